@@ -1,0 +1,1 @@
+"""Sources to a bundle, and the report on it."""

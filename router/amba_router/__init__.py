@@ -1,0 +1,1 @@
+"""Everything that faces HTTP: dispatcher, control plane, emulated services, store."""

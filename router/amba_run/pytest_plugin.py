@@ -1,0 +1,1 @@
+"""The pytest plugin's place: fixtures import the product lazily, inside themselves."""

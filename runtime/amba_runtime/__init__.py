@@ -1,0 +1,1 @@
+"""The floor: what a worker is, what may run, and running it."""

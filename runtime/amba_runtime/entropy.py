@@ -1,0 +1,57 @@
+"""The only place that draws random bits: ids, tokens, keys."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import uuid
+
+
+def uuid4() -> str:
+    """A random UUID in its usual spelling: project ids, object versions."""
+    return str(uuid.UUID(bytes=os.urandom(16), version=4))
+
+
+class RequestIds:
+    """UUIDv7 request ids: time-ordered, made at one microsecond a piece.
+
+    Random bits are drawn in blocks; an instance belongs to one event loop.
+    Source: contract A.6 (the trace id is a UUIDv7); RFC 9562 section 5.7.
+    """
+
+    __slots__ = ("_at", "_pool")
+
+    def __init__(self) -> None:
+        self._pool = ""
+        self._at = 0
+
+    def new(self, time_s: float) -> str:
+        """The id for a request that arrived at `time_s` (Unix seconds)."""
+        at = self._at
+        pool = self._pool
+        if at >= len(pool):
+            pool = self._pool = os.urandom(4000).hex()
+            at = 0
+        self._at = at + 20
+        r = pool[at : at + 20]
+        t = f"{int(time_s * 1000):012x}"
+        variant = "89ab"[int(r[3], 16) & 3]
+        return f"{t[:8]}-{t[8:]}-7{r[:3]}-{variant}{r[4:7]}-{r[7:19]}"
+
+
+def token(prefix: str) -> str:
+    """`prefix` and 32 URL-safe characters (192 random bits).
+
+    Source: contract A.6 (PAT format `amb_dpat_[A-Za-z0-9_-]{32}`).
+    """
+    return prefix + secrets.token_urlsafe(24)
+
+
+def key_bytes(size: int = 32) -> bytes:
+    """Random key material."""
+    return os.urandom(size)
+
+
+def short_id() -> str:
+    """Eight hex characters for names of private directories and sockets."""
+    return secrets.token_hex(4)
