@@ -6,7 +6,8 @@ Nothing else in the four packages holds a maximum, a deadline or a size. A limit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -37,3 +38,146 @@ WIRE_HEAD = Limit(512 * KIB, "bytes", "head of a request from an engine", "ours"
 WIRE_BACKLOG = Limit(1024, "connections", "waiting to be accepted on a Unix socket", "ours")
 WIRE_IDLE_CONNECTIONS = Limit(256, "connections", "kept idle per engine process", "ours")
 WIRE_IDLE_S = Deadline(2.0, "an idle connection to an engine is used again", "engines.md 2")
+
+# --- one invocation ---
+LOG_BYTES = Limit(256 * KIB, "bytes", "console lines kept per invocation", "reliability.md 2.3")
+LOG_LINE_BYTES = Limit(16 * KIB, "bytes", "one console line", "reliability.md 2.3")
+LOG_LINES = Limit(10_000, "lines", "console lines kept per invocation", "ours")
+LOG_HEADER_BYTES = Limit(24 * KIB, "bytes", "console lines handed back on the answer", "ours")
+
+# --- engine processes ---
+SPAWN_S = Deadline(10.0, "the spawner starts a process", "ours")
+START_S = Deadline(10.0, "a bundle evaluates its top level and describes itself", "ours")
+STOP_S = Deadline(0.5, "an engine process ends after it was asked to", "ours")
+STDERR_LINES = Limit(200, "lines", "of an engine's own stderr kept for a reason of death", "ours")
+CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "ours")
+LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")
+WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "workerd's own")
+WEBSOCKET_OPEN_S = Deadline(60.0, "a guest answers a WebSocket request", "reliability.md 2.3")
+REFUSAL_BYTES = Limit(1 * MIB, "bytes", "the body of a guest's answer that refuses a WebSocket", "ours")
+
+# --- what a user's folder says: amba.toml, secrets files, discovery, verify ---
+CONFIG_FILE_BYTES = Limit(MIB, "bytes", "amba.toml, pyproject.toml or a secrets file", "ours")
+SECRET_NAME_CHARS = Limit(64, "characters", "name of a secret", "contract C.2, H-11")
+SECRET_VALUE_BYTES = Limit(64 * KIB, "bytes", "value of a secret", "contract C.2")
+SECRETS_BLANKS = Limit(256, "characters", "blanks in a row in a secrets file", "ours")
+PROBLEMS_SHOWN = Limit(50, "problems", "listed in the message of one error", "ours")
+FOLDER_ENTRIES = Limit(4096, "entries", "files and folders looked at in PATH", "ours")
+RATE_LIMIT_WINDOW_MAX_S = Limit(3600, "seconds", "window of a rate limit", "contract D.8")
+RATE_LIMIT_MAX = Limit(100_000, "requests", "max of a rate limit", "contract D.8")
+VERIFY_TEXT_BYTES = Limit(MIB, "bytes", "headers given to amba-run verify", "ours")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One limit that `amba.toml` can set.
+
+    Attributes:
+        dev, hosted: the defaults; 0 only where `off` is true.
+        minimum, maximum: what may be written, both inclusive; 0 besides where `off` is true.
+        off: 0 switches this limit off. True for the four clocks of an invocation alone: every
+            other limit guards the machine or bounds a loop, and 0 could be read as "none at all".
+    """
+
+    name: str
+    unit: str
+    dev: int
+    hosted: int
+    minimum: int
+    maximum: int
+    off: bool
+    bounds: str
+    source: str
+
+
+_R = "reliability.md 2.3; interface.md 4; maximum ours"
+
+SETTINGS = (
+    Setting("cpu_ms", "ms", 0, 10_000, 1, 300_000, True, "CPU time per invocation", _R),
+    Setting("first_byte_ms", "ms", 60_000, 25_000, 1, 3_600_000, True, "to the first byte", _R),
+    Setting("idle_ms", "ms", 60_000, 30_000, 1, 3_600_000, True, "between two chunks", _R),
+    Setting("total_ms", "ms", 0, 300_000, 1, 86_400_000, True, "one invocation in all", _R),
+    Setting("startup_ms", "ms", 1_000, 1_000, 1, 60_000, False, "CPU time of the top level", _R),
+    Setting("memory_mib", "MiB", 512, 256, 64, 4_096, False, "memory of one worker", _R),
+    Setting("request_body_mib", "MiB", 100, 100, 1, 4_096, False, "one request's body", _R),
+    Setting("response_header_kib", "KiB", 64, 64, 1, 256, False, "one answer's headers", _R),
+    Setting("subrequests", "", 1_000, 1_000, 1, 10_000, False, "fetches per invocation", _R),
+    Setting("subrequests_at_once", "", 6, 6, 1, 100, False, "fetches in flight", _R),
+    Setting("concurrency", "", 100, 50, 1, 1_000, False, "invocations at once", _R),
+    Setting("log_kib", "KiB", 256, 256, 1, 1_024, False, "console lines per invocation", _R),
+    Setting("trace_depth", "", 16, 16, 1, 64, False, "functions calling functions", _R),
+)
+"""The 13 limits of interface.md section 4, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionLimits:
+    """The limits in force for one function; units in the names, 0 = off (the four clocks only)."""
+
+    cpu_ms: int
+    first_byte_ms: int
+    idle_ms: int
+    total_ms: int
+    startup_ms: int
+    memory_mib: int
+    request_body_mib: int
+    response_header_kib: int
+    subrequests: int
+    subrequests_at_once: int
+    concurrency: int
+    log_kib: int
+    trace_depth: int
+
+    @classmethod
+    def dev(cls) -> FunctionLimits:
+        """The defaults of `amba-run dev`."""
+        return cls(**{setting.name: setting.dev for setting in SETTINGS})
+
+    @classmethod
+    def hosted(cls) -> FunctionLimits:
+        """The defaults of `amba-run node`."""
+        return cls(**{setting.name: setting.hosted for setting in SETTINGS})
+
+    def override(self, values: Mapping[str, int]) -> FunctionLimits:
+        """These limits with some replaced; keys are names of settings, values already checked."""
+        return replace(self, **values)
+
+    def clamp(self, maxima: FunctionLimits) -> FunctionLimits:
+        """No limit above the node's own; an off limit becomes the node's."""
+        lowered: dict[str, int] = {}
+        for setting in SETTINGS:
+            mine: int = getattr(self, setting.name)
+            most: int = getattr(maxima, setting.name)
+            lowered[setting.name] = min(mine, most) if mine and most else mine or most
+        return FunctionLimits(**lowered)
+
+    @property
+    def request_body_bytes(self) -> int:
+        return self.request_body_mib * MIB
+
+    @property
+    def response_header_bytes(self) -> int:
+        return self.response_header_kib * KIB
+
+    @property
+    def log_bytes(self) -> int:
+        return self.log_kib * KIB
+
+
+# --- STORAGE and the store behind it ---
+STORAGE_KEY = Limit(1024, "bytes", "UTF-8 of one object key", "R2 platform limits")
+STORAGE_METADATA = Limit(8192, "bytes", "UTF-8 of all custom metadata", "R2 platform limits")
+STORAGE_VALUE = Limit(5 * KIB * MIB - 5 * MIB, "bytes", "one put or part", "R2 platform limits")
+STORAGE_PART_MIN = Limit(5 * MIB, "bytes", "every part but the last, at least", "R2 multipart docs")
+STORAGE_PARTS = Limit(10_000, "parts", "in one multipart upload", "R2 multipart docs")
+STORAGE_LIST = Limit(1000, "keys", "one page of a list", "R2 Workers API reference")
+STORAGE_DELETE = Limit(1000, "keys", "one delete", "R2 Workers API reference")
+STORAGE_LIST_JSON = Limit(896 * KIB, "bytes", "one list answer", "workerd refuses over 1 MiB")
+STORAGE_REQUEST_JSON = Limit(8 * MIB, "bytes", "JSON of one request: 1,000 escaped keys", "ours")
+STORAGE_UPLOAD_S = Deadline(7 * 86400.0, "an unfinished multipart upload is kept", "R2 docs")
+CDN_MAX_AGE_S = Deadline(300.0, "an object is cached by default", "contract E.7")
+STORE_CHUNK = Limit(256 * KIB, "bytes", "one read or write of a blob", "ours")
+STORE_THREADS = Limit(4, "threads", "blob and database reads at once", "ours")
+STORE_BUSY_S = Deadline(5.0, "waiting for another process's database lock", "ours")
+STORE_LOCK_S = Deadline(5.0, "waiting for the previous owner of a state folder", "architecture 7")
+STORE_READ_TRIES = Limit(3, "tries", "to read an object that is being overwritten", "ours")

@@ -12,11 +12,11 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -29,6 +29,7 @@ logger = logging.getLogger("amba.wire")
 
 _REASONS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _NO_BODY_STATUSES = frozenset({204, 205, 304})
+_BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"})
 
 
 class WireError(Exception):
@@ -299,8 +300,8 @@ class _ServerProtocol(asyncio.Protocol):
     # transport events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the interface without the base class
+        self._transport = cast(asyncio.Transport, transport)
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -473,12 +474,13 @@ class _ServerProtocol(asyncio.Protocol):
 class Connection(asyncio.Protocol):
     """One keep-alive connection to an engine; one exchange at a time.
 
-    `begin` -> (`write`, `drain`)* -> `head` -> `read`* -> `release` or `abort`.
+    `begin` -> (`write`, `drain`)* -> `end` -> `head` -> `read`* -> `release` or `abort`.
     """
 
     __slots__ = (
         "_began",
         "_body_expected",
+        "_chunked",
         "_flow",
         "_head",
         "_inbox",
@@ -502,6 +504,7 @@ class Connection(asyncio.Protocol):
         self._began = False
         self._reusable = False
         self._body_expected = True
+        self._chunked = False
         self.lost = False
         self.idle_since_s = 0.0
         self.status = 0
@@ -509,29 +512,46 @@ class Connection(asyncio.Protocol):
 
     # exchange
 
-    def begin(self, data: bytes, *, body_expected: bool = True) -> None:
-        """Send a request head (and its body, when it is at hand).
+    def begin(self, method: bytes, target: bytes, headers: Headers, length: int | None) -> None:
+        """Send a request head.
 
         Args:
-            data: the bytes of the head, blank line included.
-            body_expected: False for HEAD, whose answer has a length but no body.
+            target: origin-form, free of CR, LF and spaces.
+            headers: without framing (content-length, transfer-encoding), free of CR and LF.
+            length: bytes of the body that will be written; 0 for none; None if not known yet.
         """
         assert self._transport is not None
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._began = False
         self._reusable = False
-        self._body_expected = body_expected
+        self._body_expected = method != b"HEAD"
+        self._chunked = length is None
         self.status = 0
         self.headers = []
         self._inbox = _Inbox(self._transport)
         self._head = self._owner.loop.create_future()
-        self._transport.write(data)
+        lines = [b"%b %b HTTP/1.1" % (method, target)]
+        lines += [b"%b: %b" % field for field in headers]
+        if length is None:
+            lines.append(b"transfer-encoding: chunked\r\n\r\n")
+        elif length or method not in _BODILESS_METHODS:
+            lines.append(b"content-length: %d\r\n\r\n" % length)
+        else:
+            lines.append(b"\r\n")
+        self._transport.write(b"\r\n".join(lines))
 
     def write(self, data: bytes) -> None:
-        """Send body bytes, framed by the caller."""
+        """Send body bytes; at most `length` of them in all, when it was given."""
         assert self._transport is not None
-        self._transport.write(data)
+        if not self.lost and data:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        """The body is complete."""
+        assert self._transport is not None
+        if self._chunked and not self.lost:
+            self._transport.write(b"0\r\n\r\n")
 
     async def drain(self) -> None:
         """Wait while the engine is slow. Raises WireError when it is gone."""
@@ -580,8 +600,8 @@ class Connection(asyncio.Protocol):
     # transport events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the interface without the base class
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -705,10 +725,3 @@ class Client:
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close_idle()
-
-
-def encode_head(first_line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A request head from its parts; values are already free of CR and LF."""
-    return b"\r\n".join(
-        [first_line, *[b"%b: %b" % (name, value) for name, value in headers], b"", b""]
-    )

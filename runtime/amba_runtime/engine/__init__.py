@@ -1,0 +1,1 @@
+"""Engines: programs that run bundles, each behind the seam of `base`."""

@@ -1,0 +1,143 @@
+"""The seam between us and whatever runs JavaScript: `Engine` starts, `Isolate` serves.
+
+An engine is a plug: it knows nothing of HTTP servers, routing, pools or limits.
+Everything that leaves an isolate goes through the `Surroundings` it was started with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from amba_runtime.manifest import Bundle, Manifest
+from amba_runtime.outcome import Event, Tell
+from amba_runtime.wire import Handler, Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an isolate is given, and whom it tells.
+
+    Attributes:
+        egress: answers every `fetch()` the guest makes (absolute-form targets).
+        storage: answers the `STORAGE` binding; None leaves it out.
+        tell: lines and exceptions written after their invocation was answered; never raises.
+        died: called once with a reason in words when the isolate ends unasked.
+    """
+
+    egress: Handler
+    storage: Handler | None
+    tell: Callable[[str, Tell], None]
+    died: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a bundle turned out to be once it ran.
+
+    Attributes:
+        handlers: those of `fetch`, `scheduled`, `queue` that are callable, in this order.
+        default: `object`, `function`, `class`, `none`, or `listener` (addEventListener form).
+        startup: lines written while the module was evaluated.
+    """
+
+    handlers: tuple[str, ...]
+    default: str
+    startup: Tell
+
+
+class Exchange(Protocol):
+    """One request to a guest and its answer, streaming both ways with back-pressure.
+
+    `begin` -> (`write`, `drain`)* -> `end` -> `head` -> (`take` or `read`)* -> `release`.
+    `abort` at any time ends the guest's work on it. `wire.Connection` is the real one.
+    """
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def complete(self) -> bool: ...
+    def begin(self, method: bytes, target: bytes, headers: Headers, length: int | None) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    async def drain(self) -> None: ...
+    def head(self) -> asyncio.Future[None]: ...
+    def take(self) -> bytes: ...
+    async def read(self) -> bytes: ...
+    def release(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Socket(Protocol):
+    """A WebSocket to a guest, message by message; `close_code` is set once it has ended."""
+
+    @property
+    def subprotocol(self) -> str | None: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def close_code(self) -> int | None: ...
+    @property
+    def close_reason(self) -> str: ...
+    async def send(self, message: str | bytes) -> None: ...
+    async def receive(self) -> str | bytes | None: ...
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+class Refused(Exception):
+    """A guest answered a WebSocket request with an ordinary response."""
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Isolate(Protocol):
+    """One loaded version, memory of its own. Raises wire.WireError where the engine is gone."""
+
+    @property
+    def alive(self) -> bool: ...
+    async def describe(self) -> Description: ...
+    async def exchange(self, *, fresh: bool = False) -> Exchange: ...
+    async def socket(
+        self, target: bytes, headers: Headers, subprotocols: Sequence[str]
+    ) -> Socket: ...
+    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event: ...
+    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event: ...
+    def cpu_s(self) -> float | None: ...
+    async def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Starts isolates. `open` before the first, `close` ends every one; both idempotent."""
+
+    @property
+    def name(self) -> str: ...
+    async def open(self) -> None: ...
+    async def start(
+        self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
+    ) -> Isolate:
+        """Load a bundle. Raises StartFailed when its top level throws or the engine refuses."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class StartFailed(Exception):
+    """A bundle could not be started: the guest's own fault, told in the engine's words.
+
+    Attributes:
+        reason: one line, such as `Uncaught Error: no key`.
+        stack: the guest's stack, or "".
+    """
+
+    def __init__(self, reason: str, stack: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.stack = stack

@@ -1,0 +1,103 @@
+"""The configuration of one workerd process, as Cap'n Proto text.
+
+Knows workerd's own words for bindings, services and sockets; no other module does.
+Source: workerd.capnp of the pinned version; engines.md section 3.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from amba_runtime.manifest import Bundle, Manifest
+
+SHIM_MODULES = ("shim.mjs", "prelude.mjs")
+CONTROL_MODULE = "control.mjs"
+GUEST_MODULE = "fn.mjs"
+_EXPORTS = re.compile(
+    rb"\bexport\s*(?:\{|\*|default\b|const\b|let\b|var\b|function\b|class\b|async\b)"
+)
+_LISTENS = re.compile(rb"\baddEventListener\s*\(")
+
+
+def is_classic(bundle: Bundle) -> bool:
+    """True for the `addEventListener('fetch', ...)` form, whose bindings are globals.
+
+    Source: contract B (legacy form).
+    """
+    return _EXPORTS.search(bundle.code) is None and _LISTENS.search(bundle.code) is not None
+
+
+def text(value: str) -> str:
+    """A Cap'n Proto text literal: printable ASCII as it is, every other byte escaped."""
+    out = ['"']
+    for byte in value.encode("utf-8", "surrogatepass"):
+        if byte in b'"\\':
+            out.append("\\" + chr(byte))
+        elif 0x20 <= byte < 0x7F:
+            out.append(chr(byte))
+        else:
+            out.append(f"\\x{byte:02x}")
+    out.append('"')
+    return "".join(out)
+
+
+def render(
+    manifest: Manifest,
+    bundle: Bundle,
+    *,
+    egress: Path,
+    log: Path,
+    storage: Path | None,
+) -> str:
+    """The whole configuration; the modules it embeds lie in its own folder.
+
+    Args:
+        egress, log, storage: Unix sockets that we serve.
+    """
+    bindings = [f"(name = {text(n)}, text = {text(v)})" for n, v in manifest.env]
+    bindings.append('(name = "__AMBA_LOG", service = "log")')
+    if is_classic(bundle):
+        bindings.append('(name = "__AMBA_CLASSIC", text = "1")')
+    services: list[str] = []
+    if storage is not None:
+        bindings.append('(name = "STORAGE", r2Bucket = "storage")')
+        services.append(_external("storage", storage))
+    date = text(manifest.compatibility_date)
+    modules = ", ".join(
+        f"(name = {text(name)}, esModule = embed {text(name)})"
+        for name in (*SHIM_MODULES, GUEST_MODULE)
+    )
+    return f"""using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [
+    (name = "fn", worker = (
+      modules = [{modules}],
+      compatibilityDate = {date},
+      compatibilityFlags = ["nodejs_als"],
+      bindings = [{", ".join(bindings)}],
+      globalOutbound = "internet",
+    )),
+    (name = "control", worker = (
+      modules = [(name = "control.mjs", esModule = embed "control.mjs")],
+      compatibilityDate = {date},
+      compatibilityFlags = ["service_binding_extra_handlers"],
+      bindings = [
+        (name = "FN", service = "fn"),
+        (name = "GUEST", service = (name = "fn", entrypoint = "AmbaControl")),
+      ],
+    )),
+    (name = "internet", external = (address = {text(f"unix:{egress}")}, http = (style = proxy))),
+    {_external("log", log)},
+    {", ".join(services)}
+  ],
+  sockets = [
+    (name = "fn", service = "fn", http = (capnpConnectHost = "")),
+    (name = "control", service = "control"),
+  ],
+);
+"""
+
+
+def _external(name: str, path: Path) -> str:
+    return f"(name = {text(name)}, external = (address = {text(f'unix:{path}')}, http = ()))"

@@ -1,0 +1,105 @@
+"""Starts workerd processes, each in a private folder that dies with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import amba_runtime
+from amba_runtime import entropy
+from amba_runtime.engine.base import Surroundings
+from amba_runtime.engine.workerd import config
+from amba_runtime.engine.workerd.isolate import WorkerdIsolate
+from amba_runtime.errors import UserCode, UserError
+from amba_runtime.manifest import Bundle, Manifest
+from amba_runtime.sandbox import Sandbox
+from amba_runtime.spawner import Spawner
+
+_PACKAGE = Path(amba_runtime.__file__).parent
+
+
+def find_workerd(override: str | None = None) -> Path:
+    """The program that travels in the wheel, or the one named by `AMBA_RUN_WORKERD`.
+
+    Raises:
+        UserError: PROGRAM_MISSING.
+    """
+    exe = "workerd.exe" if os.name == "nt" else "workerd"
+    path = Path(override) if override else _PACKAGE / "native" / exe
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        named = "AMBA_RUN_WORKERD names" if override else "this installation has"
+        raise UserError(
+            UserCode.PROGRAM_MISSING,
+            f"{named} no workerd program: {path} is missing or not executable",
+            hint="pip install --force-reinstall amba-run",
+        )
+    return path
+
+
+class WorkerdEngine:
+    """The default engine. `close` ends every process and removes every file."""
+
+    name = "workerd"
+
+    def __init__(self, *, program: Path, sandbox: Sandbox | None = None) -> None:
+        self.spawner = Spawner()
+        self.modules = {
+            name: (_PACKAGE / "host" / name).read_bytes()
+            for name in (*config.SHIM_MODULES, config.CONTROL_MODULE)
+        }
+        self._program = program
+        self._sandbox = sandbox or Sandbox()
+        self._folder: Path | None = None
+        self._isolates: set[WorkerdIsolate] = set()
+
+    async def open(self) -> None:
+        """Make the private folder, start the spawner. Idempotent."""
+        if self._folder is None:
+            # short, because a Unix socket's path has 107 bytes at most; mode 0700 by mkdtemp
+            self._folder = Path(tempfile.mkdtemp(prefix="amba-"))
+            await self.spawner.open()
+
+    def command(self, configuration: Path) -> tuple[str, ...]:
+        """The command line of one process; 3 and 4 are its listening sockets."""
+        return self._sandbox.wrap(
+            [
+                str(self._program),
+                "serve",
+                "--experimental",
+                str(configuration),
+                "--socket-fd=fn=3",
+                "--socket-fd=control=4",
+            ]
+        )
+
+    async def start(
+        self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
+    ) -> WorkerdIsolate:
+        """Start a process. It takes requests at once; they wait until the bundle has run."""
+        await self.open()
+        assert self._folder is not None
+        folder = self._folder / entropy.short_id()
+        folder.mkdir(mode=0o700)
+        isolate = WorkerdIsolate(self, folder, manifest, surroundings)
+        self._isolates.add(isolate)
+        try:
+            await isolate.open(bundle)
+        except BaseException:
+            await isolate.close()
+            raise
+        return isolate
+
+    def forget(self, isolate: WorkerdIsolate) -> None:
+        """The isolate ended."""
+        self._isolates.discard(isolate)
+
+    async def close(self) -> None:
+        """End everything. Idempotent."""
+        await asyncio.gather(*[isolate.close() for isolate in list(self._isolates)])
+        await self.spawner.close()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,371 @@
+"""One workerd process that serves one function version, and our talk with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amba_runtime import limits, wire
+from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
+from amba_runtime.engine.workerd import config
+from amba_runtime.errors import InternalCode, InternalError
+from amba_runtime.manifest import Bundle, Manifest
+from amba_runtime.outcome import Event, Outcome, Tell
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+    from amba_runtime.engine.workerd.engine import WorkerdEngine
+
+logger = logging.getLogger("amba.workerd")
+
+
+class WorkerdIsolate:
+    """A process, its private folder and its sockets. Made by `WorkerdEngine.start`.
+
+    Five Unix sockets in a folder of mode 0700: two that the process answers (tenants'
+    requests; our control), three that we answer (egress, STORAGE, late console lines).
+    """
+
+    def __init__(
+        self, engine: WorkerdEngine, folder: Path, manifest: Manifest, surroundings: Surroundings
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._folder = folder
+        self._surroundings = surroundings
+        self._manifest = manifest
+        self._client = wire.Client(folder / "fn.sock", loop=loop)
+        self._control = wire.Client(folder / "control.sock", loop=loop)
+        self._servers = [
+            wire.Server(folder / "egress.sock", surroundings.egress, name="egress"),
+            wire.Server(folder / "log.sock", self._late, name="log"),
+        ]
+        if surroundings.storage is not None and manifest.storage:
+            self._servers.append(
+                wire.Server(folder / "r2.sock", surroundings.storage, name="storage")
+            )
+        self._pid = 0
+        self._stderr: deque[str] = deque(maxlen=limits.STDERR_LINES.value)
+        self._stderr_transport: asyncio.BaseTransport | None = None
+        self._exited: asyncio.Future[int] = loop.create_future()
+        self._closing = False
+        self._labels: dict[str, Tell] = {}
+
+    # life
+
+    async def open(self, bundle: Bundle) -> None:
+        """Write the configuration, listen, start the process."""
+        folder = self._folder
+        storage = folder / "r2.sock" if len(self._servers) == 3 else None
+        for name, code in self._engine.modules.items():
+            (folder / name).write_bytes(code)
+        (folder / config.GUEST_MODULE).write_bytes(bundle.code)
+        (folder / "worker.capnp").write_text(
+            config.render(
+                self._manifest,
+                bundle,
+                egress=folder / "egress.sock",
+                log=folder / "log.sock",
+                storage=storage,
+            )
+        )
+        (folder / "worker.capnp").chmod(0o600)
+        for server in self._servers:
+            await server.open()
+        fn = wire.listen_unix(folder / "fn.sock")
+        control = wire.listen_unix(folder / "control.sock")
+        out_r, out_w = os.pipe()
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            # the read end is ours from here on, also when the spawn fails
+            self._stderr_transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: _Lines(self._stderr), os.fdopen(out_r, "rb", buffering=0)
+            )
+            self._pid = await self._engine.spawner.spawn(
+                self._engine.command(folder / "worker.capnp"),
+                cwd=folder,
+                fds=[null, out_w, out_w, fn.fileno(), control.fileno()],
+                exited=self._ended,
+            )
+        finally:
+            fn.close()
+            control.close()
+            os.close(out_w)
+            os.close(null)
+
+    @property
+    def alive(self) -> bool:
+        """The process runs and was not told to stop."""
+        return self._pid != 0 and not self._exited.done() and not self._closing
+
+    @property
+    def pid(self) -> int:
+        """Of the engine process; 0 before it was started."""
+        return self._pid
+
+    def _ended(self, code: int) -> None:
+        if not self._exited.done():
+            self._exited.set_result(code)
+        self._engine.forget(self)
+        if not self._closing:
+            last = self._stderr[-1] if self._stderr else "it said nothing"
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            logger.warning("engine process %d ended (%s): %s", self._pid, how, last)
+            self._surroundings.died(f"engine process {self._pid} ended ({how}): {last}")
+
+    async def close(self) -> None:
+        """End the process, wait until it is gone, remove its folder. Idempotent."""
+        self._closing = True
+        self._client.close()
+        self._control.close()
+        if self._pid and not self._exited.done():
+            self._engine.spawner.kill(self._pid)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._exited), limits.STOP_S.value)
+        for server in self._servers:
+            await server.close()
+        if self._stderr_transport is not None:
+            self._stderr_transport.close()
+        self._engine.forget(self)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of the thread that runs JavaScript; None where the system does not say.
+
+        Source: Linux /proc/PID/schedstat, first field, nanoseconds.
+        """
+        try:
+            with open(f"/proc/{self._pid}/schedstat", "rb") as file:
+                return int(file.read().split(b" ", 1)[0]) / 1e9
+        except (OSError, ValueError):
+            return None
+
+    # requests
+
+    async def exchange(self, *, fresh: bool = False) -> wire.Connection:
+        """A connection for one request."""
+        return await self._client.acquire(fresh=fresh)
+
+    async def socket(
+        self, target: bytes, headers: wire.Headers, subprotocols: Sequence[str]
+    ) -> WorkerdSocket:
+        """Open a WebSocket to the guest.
+
+        Raises:
+            Refused: the guest answered with an ordinary response.
+            WireError: the engine is gone.
+        """
+        from websockets.asyncio.client import unix_connect
+        from websockets.exceptions import InvalidHandshake, InvalidStatus
+        from websockets.typing import Subprotocol
+
+        fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n != b"host"]
+        host = next((v for n, v in headers if n == b"host"), b"localhost").decode("latin-1")
+        try:
+            connection = await unix_connect(
+                str(self._folder / "fn.sock"),
+                f"ws://{host}{target.decode('latin-1')}",
+                additional_headers=fields,
+                subprotocols=[Subprotocol(p) for p in subprotocols] or None,
+                user_agent_header=None,
+                compression=None,
+                ping_interval=None,
+                max_size=limits.WEBSOCKET_BYTES.value,
+                open_timeout=limits.WEBSOCKET_OPEN_S.value,
+                proxy=None,
+            )
+        except InvalidStatus as refusal:
+            answer = refusal.response
+            raise Refused(
+                answer.status_code,
+                [
+                    (n.lower().encode("latin-1"), v.encode("latin-1"))
+                    for n, v in answer.headers.raw_items()
+                ],
+                bytes(answer.body or b"")[: limits.REFUSAL_BYTES.value],
+            ) from None
+        except (OSError, EOFError, InvalidHandshake, TimeoutError) as error:
+            raise wire.WireError(f"the engine did not open a WebSocket: {error}") from error
+        return WorkerdSocket(connection)
+
+    # control
+
+    async def describe(self) -> Description:
+        """What the bundle is, once its top level ran.
+
+        Raises:
+            StartFailed: the top level threw, never settled, or is no JavaScript.
+        """
+        try:
+            data = await asyncio.wait_for(self._ask("/describe", None), limits.START_S.value)
+        except TimeoutError:
+            raise StartFailed(
+                f"the module's top level did not finish in {limits.START_S.value:g} s"
+            ) from None
+        except (wire.WireError, InternalError) as error:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._exited), limits.STOP_S.value)
+            raise self._start_failed(str(error)) from None
+        handlers = tuple(h for h in data.get("handlers", ()) if isinstance(h, str))
+        return Description(handlers, str(data.get("default")), Tell.parse(str(data.get("startup"))))
+
+    def _start_failed(self, fallback: str) -> StartFailed:
+        lines = [line for line in self._stderr if line.strip()]
+        start = next((i for i, line in enumerate(lines) if "Uncaught" in line), None)
+        if start is None:
+            return StartFailed(lines[0] if lines else fallback)
+        reason = lines[start].split("service fn: ", 1)[-1]
+        stack = [line for line in lines[start + 1 :] if line.lstrip().startswith("at ")]
+        return StartFailed(reason[reason.index("Uncaught") :], "\n".join(stack))
+
+    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
+        """Deliver one schedule slot and wait for its end, `waitUntil` included."""
+        return await self._deliver(
+            f"scheduled {scheduled_time_ms} {cron}",
+            "/scheduled",
+            {"cron": cron, "scheduledTimeMs": scheduled_time_ms},
+        )
+
+    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
+        """Deliver one batch: messages are `{id, timestampMs, attempts, body}`."""
+        first = messages[0]["id"] if messages else ""
+        return await self._deliver(
+            f"queue {queue} {first}", "/queue", {"queue": queue, "messages": list(messages)}
+        )
+
+    async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
+        tell = self._labels.setdefault(label, Tell())
+        try:
+            result = await self._ask(path, event)
+        finally:
+            self._labels.pop(label, None)
+        try:
+            outcome = Outcome(result.get("outcome"))
+        except ValueError:
+            outcome = Outcome.INTERNAL_ERROR
+        return Event(outcome, tell, result)
+
+    async def _ask(self, path: str, event: dict[str, Any] | None) -> dict[str, Any]:
+        connection = await self._control.acquire()
+        try:
+            body = b"" if event is None else json.dumps(event).encode()
+            connection.begin(
+                b"GET" if event is None else b"POST",
+                path.encode(),
+                [(b"host", b"control")],
+                len(body),
+            )
+            connection.write(body)
+            await connection.head()
+            parts: list[bytes] = []
+            size = 0
+            while data := await connection.read():
+                size += len(data)
+                if size > limits.CONTROL_BYTES.value:
+                    raise InternalError(InternalCode.ENGINE_PROTOCOL, f"{path} answers too much")
+                parts.append(data)
+            status = connection.status
+        except BaseException:
+            connection.abort()
+            raise
+        connection.release()
+        try:
+            answer: Any = json.loads(b"".join(parts)) if status == 200 else None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise InternalError(
+                InternalCode.ENGINE_PROTOCOL, f"the control worker answered {path} with {status}"
+            )
+        return answer
+
+    async def _late(self, request: wire.Request) -> wire.Response:
+        """Console lines that were written after their invocation was answered."""
+        label = (request.header(b"amba-run-invocation") or b"").decode("latin-1")
+        tell = Tell.parse(await request.read(limits.LOG_POST_BYTES.value))
+        waiting = self._labels.get(label)
+        if waiting is not None:
+            waiting.extend(tell)
+        else:
+            self._surroundings.tell(label, tell)
+        return wire.Response(204)
+
+
+class WorkerdSocket:
+    """A WebSocket to a guest, over the `websockets` library."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the guest chose."""
+        return self._connection.subprotocol
+
+    @property
+    def headers(self) -> wire.Headers:
+        """Of the guest's 101 answer."""
+        response = self._connection.response
+        if response is None:
+            return []
+        return [
+            (n.lower().encode("latin-1"), v.encode("latin-1"))
+            for n, v in response.headers.raw_items()
+        ]
+
+    @property
+    def close_code(self) -> int | None:
+        """Set once the socket has ended; 1006 when it broke off."""
+        return self._connection.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """In the guest's words."""
+        return self._connection.close_reason or ""
+
+    async def send(self, message: str | bytes) -> None:
+        """Deliver one message. Raises WireError when the guest has closed."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await self._connection.send(message)
+        except ConnectionClosed as error:
+            raise wire.WireError("the guest closed the WebSocket") from error
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the socket has ended."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return await self._connection.recv()
+        except ConnectionClosed:
+            return None
+
+    async def close(self, code: int, reason: str) -> None:
+        """Idempotent."""
+        await self._connection.close(code, reason)
+
+
+class _Lines(asyncio.Protocol):
+    """Keeps the last lines a process wrote; the process can never block on us."""
+
+    def __init__(self, lines: deque[str]) -> None:
+        self._lines = lines
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *whole, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-limits.LOG_LINE_BYTES.value :]
+        for line in whole:
+            text = line[: limits.LOG_LINE_BYTES.value].decode("utf-8", "replace")
+            logger.debug("workerd: %s", text)
+            self._lines.append(text)

@@ -1,0 +1,187 @@
+// Wraps the guest's handlers: gives them a clean env, collects their console lines and
+// exceptions, and hands both to the host on a response header that the host removes.
+
+import { run, Invocation, startup, add, describeError, drainText, post, listeners } from "./prelude.mjs";
+import { WorkerEntrypoint } from "cloudflare:workers";
+
+const Response_ = Response;
+const Headers_ = Headers;
+const Promise_ = Promise;
+const { apply } = Reflect;
+const setHeader = Headers.prototype.set;
+const getHeader = Headers.prototype.get;
+const hold = setTimeout;
+const letGo = clearTimeout;
+const keys = Object.keys;
+const startsWith = String.prototype.startsWith;
+
+// Imported after everything above was taken: the guest's module runs now.
+const guest = await import("./fn.mjs");
+const TELL = "amba-run-tell";
+const HEADER_MAX = 24576;
+
+let guestEnv = null;
+let logService = null;
+
+function settle(env) {
+  logService = env.__AMBA_LOG;
+  guestEnv = {};
+  for (const name of keys(env)) {
+    if (!apply(startsWith, name, ["__AMBA_"])) guestEnv[name] = env[name];
+  }
+}
+
+async function sendLog(label, body) {
+  await logService.fetch("http://log/", { method: "POST", headers: { "amba-run-invocation": label }, body });
+}
+
+function logRequest(request, body) {
+  return sendLog(apply(getHeader, request.headers, ["x-amba-request-id"]) ?? "", body);
+}
+
+class ClassicEvent {
+  constructor(type, ctx) {
+    this.type = type;
+    this.waitUntil = (promise) => ctx.waitUntil(promise);
+    this.passThroughOnException = () => ctx.passThroughOnException();
+  }
+}
+
+function classicFetch(listener, request, ctx) {
+  const event = new ClassicEvent("fetch", ctx);
+  event.request = request;
+  let answer;
+  event.respondWith = (response) => {
+    if (answer !== undefined) throw new TypeError("respondWith() was called twice");
+    answer = response ?? null;
+  };
+  listener(event);
+  if (answer === undefined) throw new TypeError("the fetch listener did not call event.respondWith()");
+  return answer;
+}
+
+function callFetch(request, ctx) {
+  const entry = guest.default;
+  if (entry !== undefined && entry !== null && typeof entry.fetch === "function") {
+    return entry.fetch(request, guestEnv, ctx);
+  }
+  if (listeners.fetch) return classicFetch(listeners.fetch, request, ctx);
+  throw new TypeError("the function has no fetch handler");
+}
+
+function tell(response, invocation) {
+  if (invocation.size > HEADER_MAX || response.webSocket) {
+    invocation.ctx.waitUntil(post(invocation));
+    return response;
+  }
+  const text = drainText(invocation);
+  try {
+    apply(setHeader, response.headers, [TELL, text]);
+    return response;
+  } catch {
+    // headers of a fetched response are immutable: the same answer under headers of our own
+    const headers = new Headers_(response.headers);
+    apply(setHeader, headers, [TELL, text]);
+    return new Response_(response.body, {
+      status: response.status, statusText: response.statusText, headers,
+      cf: response.cf, encodeBody: "manual",
+    });
+  }
+}
+
+function failed(error, invocation) {
+  add(invocation, "errors", describeError(error));
+  const headers = new Headers_();
+  apply(setHeader, headers, ["amba-run-outcome", "exception"]);
+  return tell(new Response_(null, { status: 500, headers }), invocation);
+}
+
+async function invoke(request, ctx, invocation) {
+  // A promise that nothing can settle would be cancelled by the engine at once; held by a
+  // timer it waits for the host's own deadline, as a handler that is merely slow does.
+  let timer;
+  try {
+    let response = callFetch(request, ctx);
+    if (!(response instanceof Response_)) {
+      timer = hold(() => {}, 2147483647);
+      response = await response;
+      letGo(timer);
+      if (!(response instanceof Response_)) {
+        throw new TypeError("the fetch handler did not return a Response");
+      }
+    }
+    invocation.answered = true;
+    return invocation.size === 0 ? response : tell(response, invocation);
+  } catch (error) {
+    if (timer !== undefined) letGo(timer);
+    invocation.answered = true;
+    return failed(error, invocation);
+  }
+}
+
+// Events have no response to carry a header: lines go over the log socket under a label that
+// the host made, before the event is reported as done.
+async function event(label, ctx, call) {
+  const invocation = new Invocation(label, ctx, sendLog);
+  return run(invocation, async () => {
+    try {
+      await call();
+    } catch (error) {
+      add(invocation, "errors", describeError(error));
+      throw error;
+    } finally {
+      invocation.answered = true;
+      await post(invocation);
+    }
+  });
+}
+
+export default {
+  fetch(request, env, ctx) {
+    if (guestEnv === null) settle(env);
+    const invocation = new Invocation(request, ctx, logRequest);
+    return run(invocation, invoke, request, ctx, invocation);
+  },
+  scheduled(controller, env, ctx) {
+    if (guestEnv === null) settle(env);
+    const label = `scheduled ${+controller.scheduledTime} ${controller.cron}`;
+    return event(label, ctx, () => {
+      const entry = guest.default;
+      if (typeof entry?.scheduled === "function") return entry.scheduled(controller, guestEnv, ctx);
+      if (!listeners.scheduled) throw new TypeError("the function has no scheduled handler");
+      const e = new ClassicEvent("scheduled", ctx);
+      e.cron = controller.cron;
+      e.scheduledTime = controller.scheduledTime;
+      e.noRetry = () => controller.noRetry();
+      return listeners.scheduled(e);
+    });
+  },
+  queue(batch, env, ctx) {
+    if (guestEnv === null) settle(env);
+    const label = `queue ${batch.queue} ${batch.messages[0]?.id ?? ""}`;
+    return event(label, ctx, () => {
+      const entry = guest.default;
+      if (typeof entry?.queue === "function") return entry.queue(batch, guestEnv, ctx);
+      if (!listeners.queue) throw new TypeError("the function has no queue handler");
+      return listeners.queue(batch);
+    });
+  },
+};
+
+export class AmbaControl extends WorkerEntrypoint {
+  describe() {
+    const entry = guest.default;
+    let kind = "none";
+    if (typeof entry === "function") {
+      kind = /^class\b/.test(Function.prototype.toString.call(entry)) ? "class" : "function";
+    } else if (typeof entry === "object" && entry !== null) {
+      kind = "object";
+    } else if (listeners.fetch || listeners.scheduled || listeners.queue) {
+      kind = "listener";
+    }
+    const handlers = ["fetch", "scheduled", "queue"].filter((name) =>
+      kind === "object" ? typeof entry[name] === "function" : kind === "listener" && name in listeners,
+    );
+    return { handlers, default: kind, startup: drainText(startup) };
+  }
+}

@@ -1,0 +1,149 @@
+"""How an invocation ended: always a value, never a Python exception.
+
+Spelled as workerd spells it (architecture.md section 6). The one table from outcome to HTTP
+answer stands here, beside the names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from amba_runtime import limits
+
+
+class Outcome(StrEnum):
+    """The ten ways."""
+
+    OK = "ok"
+    EXCEPTION = "exception"
+    EXCEEDED_CPU = "exceededCpu"
+    EXCEEDED_MEMORY = "exceededMemory"
+    EXCEEDED_WALL_TIME = "exceededWallTime"
+    SCRIPT_NOT_FOUND = "scriptNotFound"
+    CANCELED = "canceled"
+    LOAD_SHED = "loadShed"
+    RESPONSE_STREAM_DISCONNECTED = "responseStreamDisconnected"
+    INTERNAL_ERROR = "internalError"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, code, kind and message for a caller whose request ended this way."""
+
+    status: int
+    code: str
+    kind: str
+    message: str
+
+
+ANSWERS = {
+    Outcome.EXCEPTION: Answer(
+        500, "unhandled_exception", "internal", "the function threw, or returned no Response"
+    ),
+    Outcome.EXCEEDED_CPU: Answer(503, "cpu_limit", "internal", "the function used up its CPU time"),
+    Outcome.EXCEEDED_MEMORY: Answer(
+        503, "memory_limit", "internal", "the function used up its memory"
+    ),
+    Outcome.EXCEEDED_WALL_TIME: Answer(
+        504, "function_timeout", "internal", "the function did not answer in time"
+    ),
+    Outcome.LOAD_SHED: Answer(
+        503, "overloaded", "internal", "too many requests are under way; try again shortly"
+    ),
+    Outcome.INTERNAL_ERROR: Answer(
+        502, "upstream_failure", "internal", "the engine ended before the function answered"
+    ),
+}
+"""Outcome -> what the caller is told. Source: contract A.7; architecture.md section 6."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One console call. `message` holds the arguments as JSON values; untrusted."""
+
+    level: str
+    message: list[Any]
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestException:
+    """What a guest threw, as it told us; untrusted text. `stack` is "" where there is none."""
+
+    name: str
+    message: str
+    stack: str
+    timestamp_ms: int
+
+
+@dataclass(slots=True)
+class Tell:
+    """Console lines and exceptions of one invocation, bounded by the shim and again here."""
+
+    logs: list[LogLine] = field(default_factory=lambda: list[LogLine]())
+    exceptions: list[GuestException] = field(default_factory=lambda: list[GuestException]())
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Tell:
+        """Read what the shim wrote: `{"l": [[level, ms, [args]]], "e": [[name, msg, stack, ms]]}`.
+
+        The guest shares the shim's realm and may have written anything:
+        what does not fit is dropped, nothing raises.
+        """
+        tell = cls()
+        try:
+            data: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            return tell
+        if not isinstance(data, dict):
+            return tell
+        for row in _rows(data.get("l"), 3):
+            level, at, message = row
+            if isinstance(level, str) and isinstance(message, list):
+                tell.logs.append(LogLine(level[:16], message, _ms(at)))
+        for row in _rows(data.get("e"), 4):
+            name, message, stack, at = row
+            tell.exceptions.append(
+                GuestException(
+                    _text(name, 256), _text(message, 16_384), _text(stack, 16_384), _ms(at)
+                )
+            )
+        return tell
+
+    def extend(self, other: Tell) -> None:
+        """Add what came later."""
+        room = limits.LOG_LINES.value - len(self.logs)
+        self.logs.extend(other.logs[: max(0, room)])
+        self.exceptions.extend(other.exceptions[: max(0, 16 - len(self.exceptions))])
+
+
+def _rows(value: Any, width: int) -> list[list[Any]]:
+    if not isinstance(value, list):
+        return []
+    rows: list[Any] = value[: limits.LOG_LINES.value]
+    return [row for row in rows if isinstance(row, list) and len(row) == width]
+
+
+def _text(value: Any, most: int) -> str:
+    return value[:most] if isinstance(value, str) else ""
+
+
+def _ms(value: Any) -> int:
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
+    return int(value) if ok else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """How a `scheduled` or `queue` event ended.
+
+    `result` is the engine's own account: `noRetry` for a schedule; `ackAll`, `explicitAcks`,
+    `retryBatch` and `retryMessages` for a batch.
+    """
+
+    outcome: Outcome
+    tell: Tell
+    result: dict[str, Any]

@@ -1,0 +1,166 @@
+"""Our end of the spawner: start engine processes, learn of their end, kill them.
+
+The other end is `spawn_main`, a process of its own that outlives none of us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from amba_runtime import limits
+from amba_runtime.errors import InternalCode, InternalError
+
+logger = logging.getLogger("amba.spawner")
+
+
+class Spawner:
+    """Starts and reaps engine processes. `open` before use; `close` is idempotent.
+
+    Futures in `_pending` and callbacks in `_exits` are changed only by `spawn` and `_read`.
+    """
+
+    def __init__(self) -> None:
+        self._link: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._buffer = b""
+        self._next = 0
+        self._pending: dict[int, asyncio.Future[int]] = {}
+        self._exits: dict[int, Callable[[int], None]] = {}
+        self._early: dict[int, int] = {}
+
+    async def open(self) -> None:
+        """Start the spawner process. Must run in the thread that lives as long as we do."""
+        if self._link is not None:
+            return
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  a few ms, once, before serving
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(Path(__file__).with_name("spawn_main.py")),
+                    str(os.getpid()),
+                ],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={},
+                cwd="/",
+            )
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._link = ours
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(ours.fileno(), self._read)
+
+    async def spawn(
+        self, argv: Sequence[str], *, cwd: Path, fds: Sequence[int], exited: Callable[[int], None]
+    ) -> int:
+        """Start one process and return its pid.
+
+        Args:
+            argv: the program's absolute path first; its environment is empty.
+            fds: become descriptors 0, 1, 2, 3, ... of the process; the caller closes its own.
+            exited: called once with the exit code (negative: the signal).
+
+        Raises:
+            InternalError: SPAWNER_GONE or ENGINE_START.
+        """
+        if self._link is None or self._loop is None:
+            raise InternalError(InternalCode.SPAWNER_GONE, "the spawner process is not running")
+        self._next += 1
+        order = {"id": self._next, "argv": list(argv), "cwd": str(cwd), "fds": len(fds)}
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._pending[self._next] = answer
+        try:
+            # a line and its descriptors leave in one call: small against the socket's buffer
+            socket.send_fds(self._link, [json.dumps(order).encode() + b"\n"], list(fds))
+            pid = await asyncio.wait_for(answer, limits.SPAWN_S.value)
+        except OSError as error:
+            raise InternalError(
+                InternalCode.SPAWNER_GONE, f"the spawner process does not answer: {error}"
+            ) from error
+        finally:
+            self._pending.pop(order["id"], None)  # type: ignore[arg-type]
+        if pid in self._early:
+            self._loop.call_soon(exited, self._early.pop(pid))
+        else:
+            self._exits[pid] = exited
+        return pid
+
+    def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
+        """Signal a process if it still runs; its `exited` is called as usual."""
+        if self._link is not None and pid in self._exits:
+            with contextlib.suppress(OSError):
+                self._link.send(json.dumps({"kill": pid, "signal": int(sig)}).encode() + b"\n")
+
+    def _read(self) -> None:
+        assert self._link is not None
+        try:
+            data = self._link.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        self._buffer += data
+        while b"\n" in self._buffer:
+            line, self._buffer = self._buffer.split(b"\n", 1)
+            self._handle(json.loads(line))
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if "exit" in message:
+            exited = self._exits.pop(message["exit"], None)
+            if exited is None:
+                self._early[message["exit"]] = message["code"]
+            else:
+                exited(message["code"])
+            return
+        answer = self._pending.get(message["id"])
+        if answer is None or answer.done():
+            return
+        if "pid" in message:
+            answer.set_result(message["pid"])
+        else:
+            answer.set_exception(InternalError(InternalCode.ENGINE_START, message["error"]))
+
+    def _lost(self) -> None:
+        """The spawner ended, and every engine with it."""
+        if self._link is None:
+            return
+        assert self._loop is not None
+        self._loop.remove_reader(self._link.fileno())
+        self._link.close()
+        self._link = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(
+                    InternalError(InternalCode.SPAWNER_GONE, "the spawner process ended")
+                )
+        exits, self._exits = self._exits, {}
+        for exited in exits.values():
+            exited(-signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End the spawner and every process it started. Idempotent."""
+        self._lost()
