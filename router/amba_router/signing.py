@@ -81,5 +81,5 @@ class Keyring:
         """True when any secret made this MAC; compared in constant time."""
         given = mac.encode()
         return any(
-            [hmac.compare_digest(mac_hex(secret, stamp).encode(), given) for secret in self.secrets]
+            hmac.compare_digest(mac_hex(secret, stamp).encode(), given) for secret in self.secrets
         )

@@ -41,6 +41,7 @@ class InternalCode(StrEnum):
     """What only we, or the machine's owner, can put right."""
 
     BLOB_DAMAGED = "BLOB_DAMAGED"
+    BUNDLER_PROTOCOL = "BUNDLER_PROTOCOL"
     ENGINE_PROTOCOL = "ENGINE_PROTOCOL"
     ENGINE_START = "ENGINE_START"
     INVARIANT = "INVARIANT"

@@ -54,7 +54,31 @@ CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "our
 LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")
 WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "workerd's own")
 WEBSOCKET_OPEN_S = Deadline(60.0, "a guest answers a WebSocket request", "reliability.md 2.3")
-REFUSAL_BYTES = Limit(1 * MIB, "bytes", "the body of a guest's answer that refuses a WebSocket", "ours")
+REFUSAL_BYTES = Limit(
+    1 * MIB, "bytes", "the body of a guest's answer that refuses a WebSocket", "ours"
+)
+
+RESTART_WAIT_S = Deadline(0.1, "before the second restart of a crashing isolate", "reliability E32")
+RESTART_WAIT_MAX_S = Deadline(30.0, "between restarts of a crashing isolate", "reliability E32")
+RESTART_FORGIVE_S = Deadline(60.0, "an isolate that lived this long starts afresh", "ours")
+DRAIN_S = Deadline(30.0, "a retired version finishes what it had begun", "reliability.md 2.2")
+INFLIGHT = Limit(2048, "requests", "under way in one version at once", "ours")
+DISCONNECT_WATCH_S = Deadline(
+    0.02, "before a waiting request is watched for a client that left", "ours"
+)
+JOURNAL_FLUSH_S = Deadline(0.05, "between an answer and its request event", "interface.md 3")
+JOURNAL_EVENTS = Limit(10_000, "events", "invocations waiting to be told", "ours")
+TOKEN_CACHE = Limit(4096, "tokens", "verified credentials remembered per project", "ours")
+EDGE_HEAD = Limit(64 * KIB, "bytes", "request line and headers", "reliability.md 2.3")
+EDGE_HEADERS = Limit(200, "headers", "of one request", "reliability.md 2.3")
+EDGE_TARGET = Limit(16 * KIB, "bytes", "request target", "reliability.md 2.3")
+EDGE_KEEP_ALIVE_S = Deadline(75.0, "an idle connection from a client is kept", "ours")
+WATCH_DEBOUNCE_MS = Limit(10, "ms", "file changes that are taken together", "libraries.md")
+WATCH_STEP_MS = Limit(2, "ms", "quiet after a change before it is told", "libraries.md")
+REBUILDS_AT_ONCE = Limit(4, "builds", "and starts at once", "ours")
+OUTPUT_BLOCKS = Limit(10_000, "blocks", "of output waiting for a slow reader", "ours")
+OUTPUT_CLOSE_S = Deadline(0.2, "the last output is waited for", "ours")
+SHUTDOWN_S = Deadline(0.7, "Ctrl-C until everything has ended", "issue 2: within a second")
 
 # --- what a user's folder says: amba.toml, secrets files, discovery, verify ---
 CONFIG_FILE_BYTES = Limit(MIB, "bytes", "amba.toml, pyproject.toml or a secrets file", "ours")
@@ -181,3 +205,28 @@ STORE_THREADS = Limit(4, "threads", "blob and database reads at once", "ours")
 STORE_BUSY_S = Deadline(5.0, "waiting for another process's database lock", "ours")
 STORE_LOCK_S = Deadline(5.0, "waiting for the previous owner of a state folder", "architecture 7")
 STORE_READ_TRIES = Limit(3, "tries", "to read an object that is being overwritten", "ours")
+
+# --- the bundler, and the maps that lead back to the user's files ---
+ESBUILD_START_S = Deadline(10.0, "esbuild from its start to its version", "ours; seen 6 ms")
+ESBUILD_BUILD_S = Deadline(60.0, "one build", "ours; seen 1 to 120 ms")
+ESBUILD_STOP_S = Deadline(2.0, "esbuild after its input is closed", "ours; seen 2 ms")
+ESBUILD_PACKET = Limit(256 * MIB, "bytes", "one answer of esbuild", "ours")
+ESBUILD_SAID = Limit(4 * KIB, "bytes", "what a dead esbuild said, kept for the message", "ours")
+BUILD_MESSAGES = Limit(200, "messages", "errors (and, apart, warnings) kept per build", "ours")
+BUILD_SOURCE_LINE = Limit(400, "characters", "a source line kept beside an error", "ours")
+SOURCE_MAP = Limit(32 * MIB, "bytes", "one source map", "contract D.2, the third part")
+STACK = Limit(64 * KIB, "characters", "a stack that is mapped; the rest is cut", "ours")
+STACK_LINES = Limit(200, "lines", "of one stack; the rest is cut", "ours")
+
+# --- egress: what functions fetch ---
+EGRESS_ANSWERS = Limit(256, "addresses", "one name resolves to, all of them checked", "ours")
+EGRESS_CONNECT_TRIES = Limit(4, "addresses", "tried for one request", "ours")
+EGRESS_HEAD_BYTES = Limit(128 * KIB, "bytes", "head of an external answer", "ours")
+EGRESS_FIELD_OVERHEAD = Limit(32, "bytes", "each field counts besides its text", "RFC 9113 6.5.2")
+EGRESS_INTERIM = Limit(10, "answers", "1xx before the real one", "reliability.md 5, 17")
+EGRESS_PEERS = Limit(64, "addresses", "with kept connections, per function process", "ours")
+EGRESS_RESOLVE_S = Deadline(5.0, "a name is resolved", "reliability.md 5, 15")
+EGRESS_CONNECT_S = Deadline(5.0, "a connection and its TLS stand", "reliability.md 5, 18")
+EGRESS_FIRST_BYTE_S = Deadline(60.0, "an external answer begins", "reliability.md 5, 18")
+EGRESS_IDLE_S = Deadline(60.0, "between two chunks of an external answer", "reliability.md 5, 18")
+EGRESS_APP_LEAVE_S = Deadline(0.25, "our app notices that a function stopped listening", "ours")

@@ -10,6 +10,7 @@ unsafe: hence a process with one thread. Source: reliability.md 4.3 notes 6 and 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -49,7 +50,7 @@ def start(order: dict[str, object], fds: list[int]) -> int:
         os.closerange(len(fds), base + len(fds))
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir(str(order["cwd"]))
-        os.execve(argv[0], argv, {})
+        os.execve(argv[0], argv, {})  # noqa: S606  no shell is wanted
     except BaseException:
         os._exit(127)
 
@@ -76,10 +77,8 @@ def serve(link: socket.socket) -> None:
     while True:
         ready = {fd for fd, _ in poll.poll()}
         if wake_r in ready:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.read(wake_r, 4096)
-            except BlockingIOError:
-                pass
             while alive:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
@@ -117,7 +116,5 @@ def serve(link: socket.socket) -> None:
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
     with socket.socket(fileno=0) as parent_link:
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             serve(parent_link)
-        except (BrokenPipeError, ConnectionResetError):
-            pass

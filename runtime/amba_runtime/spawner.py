@@ -83,9 +83,10 @@ class Spawner:
         if self._link is None or self._loop is None:
             raise InternalError(InternalCode.SPAWNER_GONE, "the spawner process is not running")
         self._next += 1
-        order = {"id": self._next, "argv": list(argv), "cwd": str(cwd), "fds": len(fds)}
+        id_ = self._next
+        order = {"id": id_, "argv": list(argv), "cwd": str(cwd), "fds": len(fds)}
         answer: asyncio.Future[int] = self._loop.create_future()
-        self._pending[self._next] = answer
+        self._pending[id_] = answer
         try:
             # a line and its descriptors leave in one call: small against the socket's buffer
             socket.send_fds(self._link, [json.dumps(order).encode() + b"\n"], list(fds))
@@ -95,7 +96,7 @@ class Spawner:
                 InternalCode.SPAWNER_GONE, f"the spawner process does not answer: {error}"
             ) from error
         finally:
-            self._pending.pop(order["id"], None)  # type: ignore[arg-type]
+            self._pending.pop(id_, None)
         if pid in self._early:
             self._loop.call_soon(exited, self._early.pop(pid))
         else:

@@ -145,6 +145,10 @@ export default {
   scheduled(controller, env, ctx) {
     if (guestEnv === null) settle(env);
     const label = `scheduled ${+controller.scheduledTime} ${controller.cron}`;
+    // production's controller says what it is; this engine's does not (contract B)
+    if (controller.type === undefined) {
+      Object.defineProperty(controller, "type", { value: "scheduled", enumerable: true });
+    }
     return event(label, ctx, () => {
       const entry = guest.default;
       if (typeof entry?.scheduled === "function") return entry.scheduled(controller, guestEnv, ctx);

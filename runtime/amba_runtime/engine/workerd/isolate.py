@@ -249,7 +249,7 @@ class WorkerdIsolate:
         finally:
             self._labels.pop(label, None)
         try:
-            outcome = Outcome(result.get("outcome"))
+            outcome = Outcome(str(result.get("outcome")))
         except ValueError:
             outcome = Outcome.INTERNAL_ERROR
         return Event(outcome, tell, result)

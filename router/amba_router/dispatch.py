@@ -1,0 +1,497 @@
+"""The data plane: a bare ASGI callable that turns a caller's request into a dispatched one.
+
+The twelve steps of architecture.md section 3. The whole trust decision is `_stamped`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from amba_router.asgi import App, Receive, Scope, Send
+from amba_router.headers import (
+    CONNECTING_IP,
+    DEVELOPER_ID,
+    EDGE_SIGNATURE,
+    EDGE_TIMESTAMP,
+    FUNCTION_NAME,
+    PROJECT_ID,
+    REQUEST_ID,
+    SIGNATURE,
+    TIMESTAMP,
+    USER_ID,
+    strip,
+)
+from amba_router.hosts import Hosts, Plane, Site
+from amba_router.journal import Invocation, Journal
+from amba_router.problem import (
+    BAD_HOST,
+    BAD_REQUEST,
+    MISDIRECTED,
+    PAYLOAD_TOO_LARGE,
+    Problem,
+    not_found,
+)
+from amba_router.relay import Relay, RelayFailed
+from amba_router.routes import Project, Projects, Route
+from amba_router.signing import Stamp
+from amba_router.sockets import relay_socket
+from amba_runtime.clock import Clock
+from amba_runtime.engine.base import Exchange
+from amba_runtime.entropy import RequestIds
+from amba_runtime.outcome import ANSWERS, Outcome, Tell
+from amba_runtime.pool import Overloaded, Slot
+from amba_runtime.wire import Headers, NothingSentError, WireError
+
+logger = logging.getLogger("amba.dispatch")
+
+Fields = tuple[tuple[bytes, bytes], ...]
+CdnApp = Callable[[Project, bytes, Scope, Send, str], Awaitable[None]]
+
+
+class Dispatcher:
+    """Answers for every host of one server.
+
+    Args:
+        platform: what answers on the bare host beside `/fn/` and `/cdn/`; it finds the request
+            id in `scope["amba.request_id"]`.
+        cdn: serves one object of a project: (project, raw key, scope, send, request id).
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: Hosts,
+        projects: Projects,
+        journal: Journal,
+        clock: Clock,
+        platform: App,
+        cdn: CdnApp,
+    ) -> None:
+        self._hosts = hosts
+        self._projects = projects
+        self._journal = journal
+        self._clock = clock
+        self._platform = platform
+        self._cdn = cdn
+        self._ids = RequestIds()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request or WebSocket."""
+        # copied before anything is awaited: a server may append trailers to the list later
+        fields: Fields = tuple(scope["headers"])
+        now_s = self._clock.time_s()
+        request_id = self._ids.new(now_s)
+        if scope["type"] == "websocket":
+            send = _as_websocket_refusal(scope, send)
+        problem = BAD_HOST
+        host: bytes | None = None
+        for name, value in fields:
+            if name == b"host":
+                if host is not None:
+                    await problem.answer(send, request_id)
+                    return
+                host = value
+        site = self._hosts.parse(host)
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        plane = site.plane
+        slug = site.slug
+        path = raw_path
+        if plane is Plane.PLATFORM:
+            if raw_path.startswith(b"/fn/"):
+                label, _, rest = raw_path[4:].partition(b"/")
+                plane, slug, path = Plane.FUNCTIONS, label.decode("latin-1"), b"/" + rest
+            elif raw_path.startswith(b"/cdn/"):
+                label, _, rest = raw_path[5:].partition(b"/")
+                plane, slug, path = Plane.CDN, label.decode("latin-1"), b"/" + rest
+            else:
+                scope["amba.request_id"] = request_id
+                await self._platform(scope, receive, send)
+                return
+        if plane is Plane.MALFORMED or plane is Plane.FOREIGN:
+            problem = BAD_HOST if plane is Plane.MALFORMED else MISDIRECTED
+            await problem.answer(send, request_id, head=scope.get("method") == "HEAD")
+            return
+        head = scope.get("method") == "HEAD"
+        project = self._projects.get(slug)
+        if project is None:
+            problem = not_found("project", slug, f"no project has the slug {slug[:63]!r}")
+            await problem.answer(send, request_id, head=head)
+            return
+        if plane is Plane.CDN:
+            await self._cdn(project, path[1:], scope, send, request_id)
+            return
+        segment, _, rest = path[1:].partition(b"/")
+        route = project.routes.get(segment)
+        slot = None if route is None else route.slot
+        if route is None or slot is None or route.broken is not None:
+            if (
+                route is not None
+                and route.broken is not None
+                and await _show_broken(route, fields, slot is None, send, request_id, head=head)
+            ):
+                return
+            if slot is None:
+                name_text = segment.decode("latin-1")[:64]
+                problem = not_found("function", name_text, f"no function is called {name_text!r}")
+                await problem.answer(send, request_id, head=head)
+                return
+        query: bytes = scope["query_string"]
+        target = b"/" + rest if not query else b"/%b?%b" % (rest, query)
+        assert slot is not None
+        call = _Call(self, project, slot, site, scope, fields, target, request_id, now_s)
+        if scope["type"] == "websocket":
+            await call.socket(receive, send)
+        else:
+            await call.fetch(receive, send)
+
+    @property
+    def journal(self) -> Journal:
+        """Where invocations are told."""
+        return self._journal
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+        return self._clock
+
+
+def _stamped(
+    fields: Fields,
+    project: Project,
+    slot: Slot,
+    site: Site,
+    peer: str,
+    request_id: str,
+    now_s: float,
+) -> Headers:
+    """Strip, resolve, stamp: what the worker sees of the caller's headers, and what we say.
+
+    Every value below comes from routing, credentials and the clock, never from a header.
+    Source: contract A.3, A.4.
+    """
+    kept = strip(fields)
+    who = project.identities.of(kept)
+    name = slot.manifest.name
+    stamp = Stamp(project.id, who.user_id, who.developer_id, request_id, name, int(now_s))
+    signature = project.keyring.sign(stamp).encode()
+    timestamp = b"%d" % stamp.timestamp_s
+    return [
+        (b"host", site.authority),
+        *kept,
+        (CONNECTING_IP, peer.encode()),
+        (PROJECT_ID, project.id.encode()),
+        (USER_ID, who.user_id.encode()),
+        (DEVELOPER_ID, who.developer_id.encode()),
+        (FUNCTION_NAME, name.encode()),
+        (REQUEST_ID, request_id.encode()),
+        (TIMESTAMP, timestamp),
+        (SIGNATURE, signature),
+        (EDGE_TIMESTAMP, timestamp),
+        (EDGE_SIGNATURE, signature),
+    ]
+
+
+class _Call:
+    """One invocation by HTTP: acquire, invoke, answer, tell."""
+
+    __slots__ = (
+        "clock",
+        "fields",
+        "journal",
+        "now_s",
+        "project",
+        "request_id",
+        "scope",
+        "site",
+        "slot",
+        "started_s",
+        "target",
+    )
+
+    def __init__(
+        self,
+        owner: Dispatcher,
+        project: Project,
+        slot: Slot,
+        site: Site,
+        scope: Scope,
+        fields: Fields,
+        target: bytes,
+        request_id: str,
+        now_s: float,
+    ) -> None:
+        self.clock = owner.clock
+        self.journal = owner.journal
+        self.project = project
+        self.slot = slot
+        self.site = site
+        self.scope = scope
+        self.fields = fields
+        self.target = target
+        self.request_id = request_id
+        self.now_s = now_s
+        self.started_s = owner.clock.monotonic_s()
+
+    def stamped(self) -> Headers:
+        client = self.scope.get("client")
+        peer = client[0] if client else "127.0.0.1"
+        return _stamped(
+            self.fields, self.project, self.slot, self.site, peer, self.request_id, self.now_s
+        )
+
+    async def fetch(self, receive: Receive, send: Send) -> None:
+        method: str = self.scope["method"]
+        length = _body_length(self.fields)
+        if length == -1:
+            await BAD_REQUEST.answer(send, self.request_id)
+            return
+        most = self.slot.limits.request_body_bytes
+        if length is not None and length > most:
+            await self.refuse(send, Outcome.CANCELED, _too_large(most))
+            return
+        slot = self.slot
+        try:
+            slot.enter()
+        except Overloaded:
+            await self.refuse(send, Outcome.LOAD_SHED, None)
+            return
+        try:
+            exchange = await self._begin(method, length)
+        except WireError as error:
+            slot.leave()
+            logger.warning("%s: %s", slot.manifest.name, error)
+            await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+            return
+        relay = Relay(exchange, receive, send, limits=slot.limits, head=method == "HEAD")
+        try:
+            if length != 0:
+                await relay.send_body(length)
+            try:
+                await relay.wait_head()
+            except NothingSentError:
+                if length != 0 or relay.gone or relay.timed_out:
+                    raise
+                # the engine had closed this connection before it took the request
+                relay.stop()
+                exchange = await slot.exchange(fresh=True)
+                exchange.begin(method.encode(), self.target, self.stamped(), length)
+                relay = Relay(exchange, receive, send, limits=slot.limits, head=method == "HEAD")
+                await relay.wait_head()
+            await self._answer(relay)
+        except RelayFailed as failure:
+            await self.refuse(send, failure.outcome, failure.problem)
+        except WireError as error:
+            await self._broken(relay, send, error)
+        finally:
+            slot.leave()
+            relay.stop()
+
+    async def _begin(self, method: str, length: int | None) -> Exchange:
+        exchange = await self.slot.exchange()
+        exchange.begin(method.encode(), self.target, self.stamped(), length)
+        return exchange
+
+    async def _answer(self, relay: Relay) -> None:
+        """The guest's answer, or the one its outcome has; then the event."""
+        exchange = relay.exchange
+        tell_text: bytes | None = None
+        outcome = Outcome.OK
+        out: Headers = []
+        for field in exchange.headers:
+            name = field[0]
+            if name in _NOT_PASSED_ON:
+                if name == b"amba-run-tell":
+                    tell_text = field[1]
+                elif name == b"amba-run-outcome":
+                    outcome = Outcome.EXCEPTION
+                continue
+            out.append(field)
+        tell = None if tell_text is None else Tell.parse(tell_text)
+        if outcome is not Outcome.OK:
+            relay.discard()
+            await self.refuse(relay.send, outcome, None, tell=tell)
+            return
+        status = exchange.status
+        try:
+            await relay.answer(status, out)
+        except WireError as error:
+            outcome = Outcome.RESPONSE_STREAM_DISCONNECTED
+            logger.warning("%s: the answer broke off: %s", self.slot.manifest.name, error)
+        if relay.gone:
+            outcome = Outcome.CANCELED
+        self.tell(status, outcome, tell)
+
+    async def _broken(self, relay: Relay, send: Send, error: WireError) -> None:
+        if relay.gone:
+            self.tell(0, Outcome.CANCELED, None)
+        elif relay.timed_out:
+            await self.refuse(send, Outcome.EXCEEDED_WALL_TIME, None)
+        else:
+            note = self.slot.last_death or str(error)
+            logger.warning("%s: %s", self.slot.manifest.name, note)
+            await self.refuse(send, Outcome.INTERNAL_ERROR, None, note=note)
+
+    async def refuse(
+        self,
+        send: Send,
+        outcome: Outcome,
+        problem: Problem | None,
+        *,
+        tell: Tell | None = None,
+        note: str = "",
+    ) -> None:
+        """Answer for the guest: by its outcome's row, or with a problem of our own."""
+        if problem is None:
+            answer = ANSWERS[outcome]
+            problem = Problem(
+                answer.status,
+                answer.code,
+                answer.kind,
+                _first_message(tell) or answer.message,
+                retry_after_s=1 if outcome is Outcome.LOAD_SHED else None,
+            )
+        await problem.answer(send, self.request_id, head=self.scope.get("method") == "HEAD")
+        self.tell(problem.status, outcome, tell, note=note)
+
+    def tell(self, status: int, outcome: Outcome, tell: Tell | None, *, note: str = "") -> None:
+        slot = self.slot
+        self.journal.add(
+            Invocation(
+                self.request_id,
+                slot.manifest.name,
+                slot.manifest.version,
+                self.scope.get("method", "GET"),
+                self.target.decode("latin-1"),
+                status,
+                outcome,
+                self.now_s,
+                round((self.clock.monotonic_s() - self.started_s) * 1000, 3),
+                slot,
+                tell,
+                note=note,
+            )
+        )
+
+    async def socket(self, receive: Receive, send: Send) -> None:
+        """A WebSocket: the same trust path, then messages both ways."""
+        slot = self.slot
+        try:
+            slot.enter()
+        except Overloaded:
+            await self.refuse(send, Outcome.LOAD_SHED, None)
+            return
+        try:
+            isolate = await slot.ready()
+            fields = [f for f in self.stamped() if not f[0].startswith(b"sec-websocket-")]
+            status, outcome = await relay_socket(
+                isolate,
+                self.target,
+                fields,
+                self.scope["subprotocols"],
+                receive,
+                send,
+                not_passed_on=_NOT_PASSED_ON,
+            )
+            self.tell(status, outcome, None)
+        except WireError as error:
+            logger.warning("%s: %s", slot.manifest.name, error)
+            await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+        finally:
+            slot.leave()
+
+
+_NOT_PASSED_ON = frozenset(
+    {
+        b"amba-run-tell",
+        b"amba-run-outcome",
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+def _body_length(fields: Fields) -> int | None:
+    """Bytes of the body; None when it comes in chunks; -1 when the framing is contradictory.
+
+    Source: RFC 9112 section 6.3.
+    """
+    length: int | None = 0
+    framed = False
+    for name, value in fields:
+        if name == b"content-length":
+            if framed or not value.isdigit():
+                return -1
+            length, framed = int(value), True
+        elif name == b"transfer-encoding":
+            if framed or value.lower() != b"chunked":
+                return -1
+            length, framed = None, True
+    return length
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(
+        PAYLOAD_TOO_LARGE.status,
+        PAYLOAD_TOO_LARGE.code,
+        PAYLOAD_TOO_LARGE.kind,
+        f"the request body is larger than {most // 1024**2} MiB",
+        {"limit": "request_body_mib", "bytes_max": most},
+    )
+
+
+def _first_message(tell: Tell | None) -> str:
+    """The error's own message: what the platform's SDK answers (contract A.5)."""
+    return tell.exceptions[0].message if tell is not None and tell.exceptions else ""
+
+
+async def _show_broken(
+    route: Route, fields: Fields, nothing_serves: bool, send: Send, request_id: str, *, head: bool
+) -> bool:
+    """Tell a browser (and, when nothing serves, everybody) why the newest source does not.
+
+    Returns:
+        True when the request was answered.
+    """
+    assert route.broken is not None
+    message, page = route.broken
+    if any(n == b"accept" and b"text/html" in v for n, v in fields):
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 500,
+                "headers": [
+                    (b"content-type", b"text/html; charset=utf-8"),
+                    (b"content-length", b"%d" % len(page)),
+                    (b"cache-control", b"no-store"),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"" if head else page})
+        return True
+    if nothing_serves:
+        await Problem(500, "FUNCTION_BROKEN", "internal", message).answer(
+            send, request_id, head=head
+        )
+        return True
+    return False
+
+
+def _as_websocket_refusal(scope: Scope, send: Send) -> Send:
+    """HTTP answers to a WebSocket request, where the server can send them; else a plain close."""
+    extensions = scope.get("extensions") or {}
+
+    async def refusal(message: dict[str, object]) -> None:
+        kind = str(message["type"])
+        if not kind.startswith("http."):
+            await send(message)
+        elif "websocket.http.response" in extensions:
+            await send({**message, "type": f"websocket.{kind}"})
+        elif kind == "http.response.start":
+            await send({"type": "websocket.close", "code": 1000})
+
+    return refusal  # type: ignore[return-value]

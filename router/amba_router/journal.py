@@ -1,0 +1,120 @@
+"""What happened: one event per invocation, told shortly after the answer, never failing it.
+
+Holds events for `limits.JOURNAL_FLUSH_S`, so that late console lines join their invocation and
+the engine's CPU time is read once per batch, not once per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from amba_runtime import limits
+from amba_runtime.outcome import Outcome, Tell
+from amba_runtime.pool import Slot
+
+logger = logging.getLogger("amba.journal")
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One invocation, as `dev` and the logs tell it.
+
+    Attributes:
+        status: what the caller got; 0 when the caller had left, 101 for a WebSocket.
+        ms: from the request's arrival to the end of its answer.
+        cpu_ms: of the engine's JavaScript thread; a batch's time is shared out evenly among
+            invocations that overlapped, None where the system does not say.
+        tell: console lines and exceptions, stacks not yet mapped.
+    """
+
+    request_id: str
+    function: str
+    version: int
+    method: str
+    path: str
+    status: int
+    outcome: Outcome
+    started_s: float
+    ms: float
+    slot: Slot | None
+    tell: Tell | None = None
+    cpu_ms: float | None = None
+    note: str = ""
+
+
+Listener = Callable[[Sequence[Invocation]], None]
+LateListener = Callable[[Slot, str, Tell], None]
+
+
+class Journal:
+    """Collects and hands on, a batch at a time.
+
+    Listeners run on the event loop and must be quick; one that raises fails nobody else.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Invocation] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._listeners: list[Listener] = []
+        self._late_listeners: list[LateListener] = []
+
+    def listen(self, listener: Listener, late: LateListener) -> None:
+        """`listener` gets batches of invocations, `late` lines that came after theirs was told."""
+        self._listeners.append(listener)
+        self._late_listeners.append(late)
+
+    def add(self, invocation: Invocation) -> None:
+        """Note one; it is told within the flush time."""
+        if len(self._waiting) >= limits.JOURNAL_EVENTS.value:
+            self.flush()
+        self._waiting[invocation.request_id] = invocation
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(
+                limits.JOURNAL_FLUSH_S.value, self.flush
+            )
+
+    def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        """Lines written after the answer."""
+        waiting = self._waiting.get(request_id)
+        if waiting is not None:
+            waiting.tell = waiting.tell or Tell()
+            waiting.tell.extend(tell)
+            return
+        for listener in self._late_listeners:
+            listener(slot, request_id, tell)
+
+    def flush(self) -> None:
+        """Tell what is waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        _share_cpu(waiting)
+        told = list(waiting.values())
+        for listener in self._listeners:
+            try:
+                listener(told)
+            except Exception:
+                logger.exception("%d invocations could not be told", len(told))
+
+
+def _share_cpu(invocations: dict[str, Invocation]) -> None:
+    by_slot: dict[int, list[Invocation]] = {}
+    for invocation in invocations.values():
+        if invocation.slot is not None:
+            by_slot.setdefault(id(invocation.slot), []).append(invocation)
+    for group in by_slot.values():
+        slot = group[0].slot
+        isolate = slot.isolate if slot is not None else None
+        used_s = isolate.cpu_s() if isolate is not None else None
+        if slot is None or used_s is None:
+            continue
+        share_ms = max(0.0, used_s - slot.cpu_seen_s) * 1000 / len(group)
+        slot.cpu_seen_s = used_s
+        for invocation in group:
+            invocation.cpu_ms = round(share_ms, 3)

@@ -1,0 +1,232 @@
+"""Moving one exchange between an ASGI server and a guest, streaming both ways.
+
+Costs nothing it does not need: a small request with a whole answer starts no task. A client
+that leaves ends the guest's work; a guest that is silent too long is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from amba_router.asgi import Message, Receive, Send
+from amba_router.problem import PAYLOAD_TOO_LARGE, Problem
+from amba_runtime import limits as numbers
+from amba_runtime.engine.base import Exchange
+from amba_runtime.limits import FunctionLimits
+from amba_runtime.outcome import Outcome
+from amba_runtime.wire import Headers, WireError
+
+
+class RelayFailed(Exception):
+    """Ended before the guest answered, through the caller's fault: answer with `problem`."""
+
+    def __init__(self, outcome: Outcome, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.outcome = outcome
+        self.problem = problem
+
+
+class Relay:
+    """One request's way through. `stop` at the end, always.
+
+    Attributes:
+        gone: the client left; set by whoever reads from it (`_pump` or `_watch`).
+        timed_out: a deadline passed; set by `_tick`.
+    """
+
+    __slots__ = (
+        "_deadline_s",
+        "_head",
+        "_idle_s",
+        "_limits",
+        "_loop",
+        "_reader",
+        "_receive",
+        "_released",
+        "_timer",
+        "_uploaded",
+        "exchange",
+        "gone",
+        "send",
+        "timed_out",
+        "too_large",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        receive: Receive,
+        send: Send,
+        *,
+        limits: FunctionLimits,
+        head: bool,
+    ) -> None:
+        self.exchange = exchange
+        self.send = send
+        self.gone = False
+        self.timed_out = False
+        self.too_large = False
+        self._receive = receive
+        self._limits = limits
+        self._head = head
+        self._uploaded = True
+        self._released = False
+        self._reader: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s = 0.0
+        self._idle_s = limits.idle_ms / 1000
+
+    # request body
+
+    async def send_body(self, length: int | None) -> None:
+        """Pass the body on: at once when it is here, in a task of its own when it streams."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            self.exchange.abort()
+            return
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            self.exchange.write(body)
+            self.exchange.end()
+            return
+        self._uploaded = False
+        self._reader = self._loop.create_task(self._pump(body))
+
+    async def _pump(self, body: bytes) -> None:
+        most = self._limits.request_body_bytes
+        size = 0
+        exchange = self.exchange
+        try:
+            while True:
+                size += len(body)
+                if size > most:
+                    self.too_large = True
+                    exchange.abort()
+                    return
+                exchange.write(body)
+                await exchange.drain()
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self.gone = True
+                    exchange.abort()
+                    return
+                body = message.get("body", b"")
+                if not message.get("more_body", False):
+                    size += len(body)
+                    if size > most:
+                        self.too_large = True
+                        exchange.abort()
+                        return
+                    exchange.write(body)
+                    exchange.end()
+                    self._uploaded = True
+                    break
+        except WireError:
+            return  # whoever waits for the answer learns of it
+        await self._watch()
+
+    async def _watch(self) -> None:
+        """Wait for the client to leave; end the guest's work when it does."""
+        message: Message = await self._receive()
+        while message["type"] != "http.disconnect":
+            message = await self._receive()
+        self.gone = True
+        self.exchange.abort()
+
+    # answer
+
+    async def wait_head(self) -> None:
+        """Until status and headers are there.
+
+        Raises:
+            RelayFailed: the body passed the limit.
+            WireError: the engine ended, the client left (`gone`) or time ran out (`timed_out`).
+        """
+        head = self.exchange.head()
+        if not head.done():
+            first_byte_ms = self._limits.first_byte_ms
+            self._deadline_s = self._loop.time() + first_byte_ms / 1000 if first_byte_ms else 0.0
+            self._timer = self._loop.call_later(numbers.DISCONNECT_WATCH_S.value, self._tick)
+        try:
+            await head
+        except WireError:
+            if self.too_large:
+                most = self._limits.request_body_mib
+                problem = Problem(
+                    PAYLOAD_TOO_LARGE.status,
+                    PAYLOAD_TOO_LARGE.code,
+                    PAYLOAD_TOO_LARGE.kind,
+                    f"the request body is larger than {most} MiB",
+                    {"limit": "request_body_mib", "bytes_max": self._limits.request_body_bytes},
+                )
+                raise RelayFailed(Outcome.CANCELED, problem) from None
+            raise
+        self._disarm()
+
+    def _tick(self) -> None:
+        """The grace is over: watch for the client from here on, and keep the deadline."""
+        if self._reader is None:
+            self._reader = self._loop.create_task(self._watch())
+        if self._deadline_s:
+            left_s = self._deadline_s - self._loop.time()
+            if left_s <= 0:
+                self.timed_out = True
+                self.exchange.abort()
+                return
+            self._timer = self._loop.call_later(left_s, self._tick)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def answer(self, status: int, headers: Headers) -> None:
+        """Send the guest's answer, then give the connection back.
+
+        Raises:
+            WireError: the body broke off, or the guest was silent too long. The caller's
+                connection is then left incomplete, which the server makes visible on the wire.
+        """
+        exchange = self.exchange
+        send = self.send
+        whole = exchange.complete
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if whole:
+            await send({"type": "http.response.body", "body": exchange.take()})
+            self._release()
+            return
+        if self._reader is None:
+            self._reader = self._loop.create_task(self._watch())
+        if self._idle_s:
+            self._deadline_s = self._loop.time() + self._idle_s
+            self._timer = self._loop.call_later(self._idle_s, self._tick)
+        while body := await exchange.read():
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if self._idle_s:
+                self._deadline_s = self._loop.time() + self._idle_s
+        self._disarm()
+        await send({"type": "http.response.body", "body": b""})
+        self._release()
+
+    def discard(self) -> None:
+        """The guest's answer is not wanted."""
+        if self.exchange.complete:
+            self._release()
+
+    def _release(self) -> None:
+        self._released = True  # from here on the connection may serve somebody else
+        if self._uploaded:
+            self.exchange.release()
+        else:
+            self.exchange.abort()  # the guest answered without reading all: cannot be reused
+
+    def stop(self) -> None:
+        """End what still runs on this request's behalf. Idempotent."""
+        self._disarm()
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+        if not self._released:
+            self.exchange.abort()

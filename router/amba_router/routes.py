@@ -1,0 +1,55 @@
+"""The in-memory picture of what is served: the hot path reads it and never waits for SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amba_router.identity import Identities
+from amba_router.signing import Keyring
+from amba_runtime.manifest import FunctionName, ProjectId
+from amba_runtime.pool import Slot
+
+
+@dataclass(slots=True)
+class Route:
+    """One function of a project.
+
+    Attributes:
+        slot: the version that serves; None while there has been none that starts.
+        broken: why the newest source is not what serves, as an HTML page and a message;
+            set by the dev loop.
+    """
+
+    name: FunctionName
+    slot: Slot | None = None
+    broken: tuple[str, bytes] | None = None
+
+
+@dataclass(slots=True)
+class Project:
+    """A tenant: its label, its keys, its functions by the bytes of their path segment."""
+
+    id: ProjectId
+    slug: str
+    keyring: Keyring
+    identities: Identities
+    routes: dict[bytes, Route] = field(default_factory=lambda: dict[bytes, Route]())
+
+
+class Projects:
+    """All projects of a node, by slug. Changed only by whoever deploys."""
+
+    def __init__(self) -> None:
+        self._by_slug: dict[str, Project] = {}
+
+    def add(self, project: Project) -> None:
+        """Make a project reachable."""
+        self._by_slug[project.slug] = project
+
+    def get(self, slug: str) -> Project | None:
+        """By its DNS label."""
+        return self._by_slug.get(slug)
+
+    def all(self) -> list[Project]:
+        """In order of their making."""
+        return list(self._by_slug.values())

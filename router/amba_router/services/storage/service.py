@@ -1,0 +1,443 @@
+"""STORAGE as R2 behaves, for every project of one state folder.
+
+Contract part C (`STORAGE`), E.7, H-30. Wire forms live in `r2_wire` and `routes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from amba_router.services.storage import rules
+from amba_router.services.storage.body import ObjectBody
+from amba_router.services.storage.rules import Condition, Fault, R2Error, Range
+from amba_router.store.blobs import Blobs, Staged
+from amba_router.store.records import (
+    Metadata,
+    Page,
+    Part,
+    Segment,
+    StoredObject,
+    Upload,
+    after_prefix,
+)
+from amba_runtime import entropy, limits, wire
+from amba_runtime.clock import Clock
+from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
+from amba_runtime.manifest import ProjectId
+
+if TYPE_CHECKING:
+    from amba_router.store.database import Database
+    from amba_router.store.objects import Objects
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRead:
+    """An answered get: the object, and the range that `body` has. The receiver closes `body`."""
+
+    found: StoredObject
+    offset: int
+    body: ObjectBody
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    database: Database
+    objects: Objects
+
+
+class StorageService:
+    """Objects in one state folder. Belongs to one event loop.
+
+    Nothing is opened or imported until the first use: a server whose functions leave STORAGE
+    alone does not pay for it. `close` when done; idempotent.
+    """
+
+    def __init__(self, state: Path, clock: Clock) -> None:
+        """Args: state: the folder that holds `amba.db` and `blobs/`; made when missing."""
+        self._state = state
+        self._clock = clock
+        self._blobs = Blobs(state / "blobs")
+        # Set once by `open`; back to None when opening failed, so that the next use tries again.
+        self._opening: asyncio.Task[_Opened] | None = None
+        self._closed = False
+
+    # life
+
+    async def open(self) -> None:
+        """Open the store now instead of at the first use. Idempotent.
+
+        Raises:
+            UserError: STATE_IN_USE, STATE_TOO_NEW or STATE_DAMAGED.
+        """
+        await self._objects()
+
+    async def close(self) -> None:
+        """Finish what has begun and let the folder go."""
+        self._closed = True
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            with contextlib.suppress(Exception):
+                opened = await asyncio.shield(opening)
+                await _in_thread(opened.database.close)
+        self._blobs.close()
+
+    def bucket(self, project_id: ProjectId) -> wire.Handler:
+        """What answers a function's `STORAGE` binding, for `wire.Server`."""
+        from amba_router.services.storage.r2_wire import bucket_handler  # it imports this module
+
+        return bucket_handler(self, project_id)
+
+    async def _objects(self) -> Objects:
+        if self._opening is None:
+            if self._closed:
+                raise InternalError(InternalCode.INVARIANT, "STORAGE was used after its close")
+            self._opening = asyncio.create_task(self._open())
+        opening = self._opening
+        try:
+            return (await asyncio.shield(opening)).objects
+        except Exception:
+            if self._opening is opening:
+                self._opening = None
+            raise
+
+    async def _open(self) -> _Opened:
+        try:
+            await self._take_folder()
+            opened = await _in_thread(self._load)
+            await opened.objects.tidy(self._now_ms())
+            return opened
+        except OSError as error:
+            self._blobs.close()
+            raise UserError(
+                UserCode.STATE_DAMAGED,
+                f"{self._state} cannot be used as a state folder: {error}",
+                hint="check its owner, its mode and the space left, or choose another: --state DIR",
+            ) from error
+        except BaseException:
+            self._blobs.close()
+            raise
+
+    async def _take_folder(self) -> None:
+        until = self._clock.monotonic_s() + limits.STORE_LOCK_S.value
+        while not await _in_thread(self._blobs.try_open):
+            if self._clock.monotonic_s() >= until:
+                raise UserError(
+                    UserCode.STATE_IN_USE,
+                    f"{self._state} is used by another amba-run process",
+                    hint="stop it, or choose another folder with --state",
+                )
+            await self._clock.sleep(0.05)
+
+    def _load(self) -> _Opened:
+        # Importing SQLAlchemy takes a few hundred milliseconds: here, in a thread, once.
+        from amba_router.store.database import Database
+        from amba_router.store.objects import Objects
+
+        database = Database(self._state / "amba.db")
+        return _Opened(database, Objects(database, self._blobs))
+
+    # one object
+
+    async def put(
+        self,
+        project_id: ProjectId,
+        key: str,
+        body: AsyncIterator[bytes],
+        *,
+        metadata: Metadata | None = None,
+        condition: Condition | None = None,
+        checksums: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        """Store an object. When this returns, it survives a power cut.
+
+        Args:
+            project_id: whose bucket.
+            key: up to 1,024 bytes of UTF-8.
+            body: the bytes; an exception of it leaves the bucket as it was.
+            metadata: what to keep with it.
+            condition: about the object that is there now, checked at the moment of storing.
+            checksums: algorithm to lower-case hex; the bytes must have them.
+
+        Raises:
+            R2Error: refused; nothing was stored.
+        """
+        name = rules.check_key(key)
+        metadata = metadata or Metadata()
+        rules.check_metadata(metadata)
+        checksums = checksums or {}
+        objects = await self._objects()
+        async with _staging(objects, checksums) as staged:
+            await _receive(objects, staged, body)
+            computed = {a: staged.digest(a) for a in ("md5", *checksums)}
+            rules.check_digests(checksums, computed)
+            new = StoredObject(
+                key=name,
+                version=_new_version(),
+                size=staged.size,
+                etag=computed["md5"],
+                uploaded_ms=self._now_ms(),
+                checksums=computed,
+                metadata=metadata,
+            )
+            await objects.put(
+                project_id, new, staged, admit=lambda old: rules.require(condition, old)
+            )
+        return new
+
+    async def get(
+        self,
+        project_id: ProjectId,
+        key: str,
+        *,
+        asked: Range | None = None,
+        condition: Condition | None = None,
+    ) -> ObjectRead:
+        """An object and (a range of) its bytes.
+
+        Raises:
+            R2Error: NO_SUCH_KEY; PRECONDITION_FAILED with the object; INVALID_RANGE.
+            InternalError: BLOB_DAMAGED.
+        """
+
+        def choose(found: StoredObject) -> tuple[int, int]:
+            rules.require(condition, found)
+            return rules.resolve(asked, found.size)
+
+        return await self.read(project_id, key, choose)
+
+    async def read(
+        self,
+        project_id: ProjectId,
+        key: str,
+        choose: Callable[[StoredObject], tuple[int, int]],
+    ) -> ObjectRead:
+        """An object and the bytes (offset, length) that `choose` wants of it; it may raise.
+
+        Raises:
+            R2Error: NO_SUCH_KEY.
+            InternalError: BLOB_DAMAGED.
+        """
+        name = rules.check_key(key)
+        objects = await self._objects()
+        acquired = await objects.acquire(project_id, name)
+        if acquired is None:
+            raise R2Error(Fault.NO_SUCH_KEY)
+        found, segments, lease = acquired
+        try:
+            offset, length = choose(found)
+            body = ObjectBody(objects, segments, lease, offset=offset, length=length)
+            await body.prefetch()
+        except BaseException:
+            lease.close()
+            raise
+        return ObjectRead(found, offset, body)
+
+    async def head(self, project_id: ProjectId, key: str) -> StoredObject:
+        """An object without its bytes. Raises R2Error NO_SUCH_KEY."""
+        name = rules.check_key(key)
+        found = await (await self._objects()).find(project_id, name)
+        if found is None:
+            raise R2Error(Fault.NO_SUCH_KEY)
+        return found
+
+    async def delete(self, project_id: ProjectId, keys: Sequence[str]) -> None:
+        """Delete up to 1,000 objects, all or none; missing ones are passed over."""
+        if len(keys) > limits.STORAGE_DELETE.value:
+            raise R2Error(
+                Fault.INVALID_ARGUMENT,
+                f"At most {limits.STORAGE_DELETE.value} keys can be deleted at once, "
+                f"not {len(keys)}.",
+            )
+        names = [rules.check_key(key) for key in keys]
+        await (await self._objects()).delete(project_id, names)
+
+    # many objects
+
+    async def list(
+        self,
+        project_id: ProjectId,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        start_after: str = "",
+        cursor: str = "",
+        limit: int | None = None,
+    ) -> Page:
+        """One page of the bucket in the order of the keys' UTF-8. Raises R2Error."""
+        limit = limits.STORAGE_LIST.value if limit is None else limit
+        if not 1 <= limit <= limits.STORAGE_LIST.value:
+            raise R2Error(Fault.INVALID_MAX_KEYS)
+        start = start_after.encode("utf-8", "replace") + b"\0" if start_after else b""
+        if cursor:
+            start = max(start, decode_cursor(project_id, cursor))
+        return await (await self._objects()).list(
+            project_id,
+            prefix=prefix.encode("utf-8", "replace"),
+            start=start,
+            delimiter=delimiter.encode("utf-8", "replace"),
+            limit=limit,
+        )
+
+    # multipart
+
+    async def create_upload(
+        self, project_id: ProjectId, key: str, metadata: Metadata | None = None
+    ) -> str:
+        """Begin a multipart upload; its id."""
+        name = rules.check_key(key)
+        metadata = metadata or Metadata()
+        rules.check_metadata(metadata)
+        upload_id = urlsafe_b64encode(entropy.key_bytes(96)).decode()
+        upload = Upload(upload_id, name, metadata, open=True)
+        await (await self._objects()).create_upload(project_id, upload, self._now_ms())
+        return upload_id
+
+    async def upload_part(
+        self,
+        project_id: ProjectId,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterator[bytes],
+    ) -> str:
+        """Store a part, durably; its etag."""
+        name = rules.check_key(key)
+        if not 1 <= number <= limits.STORAGE_PARTS.value:
+            raise R2Error(
+                Fault.INVALID_ARGUMENT,
+                f"Part numbers go from 1 to {limits.STORAGE_PARTS.value}, not {number}.",
+            )
+        objects = await self._objects()
+        async with _staging(objects) as staged:
+            await _receive(objects, staged, body)
+            part = Part(number, staged.digest("md5"), staged.segment())
+            await objects.put_part(
+                project_id, name, upload_id, part, staged, admit=rules.admit_part
+            )
+        return part.etag
+
+    async def complete_upload(
+        self,
+        project_id: ProjectId,
+        key: str,
+        upload_id: str,
+        wanted: Sequence[tuple[int, str]],
+    ) -> StoredObject:
+        """Make one object of the parts, given as (number, etag)."""
+        name = rules.check_key(key)
+
+        def decide(
+            upload: Upload | None, there: Sequence[Part]
+        ) -> tuple[StoredObject, Sequence[Segment]]:
+            upload, parts = rules.choose_parts(upload, there, wanted)
+            new = StoredObject(
+                key=name,
+                version=_new_version(),
+                size=sum(p.segment.size for p in parts),
+                etag=rules.multipart_etag(parts),
+                uploaded_ms=self._now_ms(),
+                checksums={},
+                metadata=upload.metadata,
+            )
+            return new, rules.segments_of(parts)
+
+        return await (await self._objects()).complete_upload(project_id, name, upload_id, decide)
+
+    async def abort_upload(self, project_id: ProjectId, key: str, upload_id: str) -> None:
+        """Drop an upload and its parts."""
+        name = rules.check_key(key)
+        await (await self._objects()).abort_upload(
+            project_id, name, upload_id, admit=rules.admit_abort
+        )
+
+    def _now_ms(self) -> int:
+        return int(self._clock.time_s() * 1000)
+
+
+# --- cursors ----------------------------------------------------------------------------------
+
+
+def encode_cursor(project_id: ProjectId, last: StoredObject | bytes) -> str:
+    """The cursor that goes on after the last entry of a page."""
+    # A prefix stands for all keys rolled up into it.
+    start = after_prefix(last) if isinstance(last, bytes) else last.key + b"\0"
+    return urlsafe_b64encode(_cursor_sum(project_id, start) + start).decode()
+
+
+def decode_cursor(project_id: ProjectId, cursor: str) -> bytes:
+    """The first key that may follow. Raises R2Error for a cursor this bucket did not give out.
+
+    The sum catches a cursor of another bucket and a damaged one; it guards nothing, since a
+    cursor only says where in its own bucket a list goes on.
+    """
+    try:
+        data = urlsafe_b64decode(cursor.encode())
+    except ValueError:
+        data = b""
+    given, start = data[:8], data[8:]
+    if not start or given != _cursor_sum(project_id, start):
+        raise R2Error(Fault.INVALID_ARGUMENT, "The cursor is not one that this bucket gave out.")
+    return start
+
+
+def _cursor_sum(project_id: ProjectId, start: bytes) -> bytes:
+    return hashlib.blake2b(start, digest_size=8, key=project_id.encode()[:64]).digest()
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _staging(
+    objects: Objects, algorithms: Mapping[str, str] | None = None
+) -> AsyncGenerator[Staged]:
+    """A staged value that is gone at the end, unless it was adopted."""
+    staged = objects.stage(algorithms or ())
+    try:
+        yield staged
+    finally:
+        if not staged.adopted:
+            with contextlib.suppress(RuntimeError):  # closed meanwhile: the next open clears it
+                await objects.in_thread(staged.discard)
+
+
+async def _receive(objects: Objects, staged: Staged, body: AsyncIterator[bytes]) -> None:
+    """All of `body` to disk, one chunk in memory at a time."""
+    pending: list[bytes] = []
+    size = total = 0
+    async for data in body:
+        total += len(data)
+        if total > limits.STORAGE_VALUE.value:
+            raise R2Error(Fault.ENTITY_TOO_LARGE)
+        pending.append(data)
+        size += len(data)
+        if size >= limits.STORE_CHUNK.value:
+            chunk = b"".join(pending)
+            pending.clear()
+            size = 0
+            await objects.in_thread(partial(staged.write, chunk))
+    await objects.in_thread(partial(staged.finish, b"".join(pending)))
+
+
+def _new_version() -> str:
+    return entropy.uuid4().replace("-", "")
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """For opening and closing, when the store's own threads are not there."""
+    pool = ThreadPoolExecutor(1, "amba-store-open")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    finally:
+        pool.shutdown(wait=False)

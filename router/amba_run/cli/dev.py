@@ -1,0 +1,148 @@
+"""`amba-run dev`: serve a folder's functions, offline, and reload them as they are saved."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from amba_run.dev import DevOptions
+    from amba_run.report import Reporter
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@click.command(
+    "dev",
+    epilog="Example:  amba-run dev ./functions --port 0 --as user:u_42",
+)
+@click.argument("path", type=click.Path(path_type=Path), default=Path())
+@click.option("--port", default=8787, show_default=True, help="0 takes any free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback serves ::1 too.")
+@click.option("--project", metavar="SLUG", help="Project slug. [default: amba.toml's, or local]")
+@click.option("--state", type=click.Path(path_type=Path), help="State directory. [one per PATH]")
+@click.option("--ephemeral", is_flag=True, help="Keep nothing after the end.")
+@click.option("--no-watch", is_flag=True, help="Do not reload when files change.")
+@click.option(
+    "--as",
+    "persona",
+    default="anonymous",
+    metavar="PERSONA",
+    help="Who callers without a credential are: user:ID, developer:ID, anonymous.",
+)
+@click.option(
+    "--allow-egress",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Let functions reach this address too. Repeatable.",
+)
+@click.option(
+    "--engine", type=click.Choice(["auto", "workerd", "wasm"]), default="auto", show_default=True
+)
+@click.option("--token", metavar="TOKEN", help="Needed to listen beyond loopback.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object per event on stdout.")
+def command(
+    path: Path,
+    port: int,
+    host: str,
+    project: str | None,
+    state: Path | None,
+    ephemeral: bool,
+    no_watch: bool,
+    persona: str,
+    allow_egress: tuple[str, ...],
+    engine: str,
+    token: str | None,
+    json_: bool,
+) -> int:
+    """Serve the functions under PATH (a file or a folder)."""
+    from amba_router.identity import parse_persona
+    from amba_run.config import Environment
+    from amba_run.dev import DevOptions
+    from amba_run.dev_state import default_state
+    from amba_run.discovery import folder_of
+    from amba_run.report import for_terminal
+    from amba_runtime.errors import NotEmulatedError, UserCode, UserError
+    from amba_runtime.manifest import PROJECT_SLUG
+
+    if engine == "wasm":
+        raise NotEmulatedError("the wasm engine", hint="leave out --engine, or use workerd")
+    if project is not None and PROJECT_SLUG.match(project) is None:
+        raise UserError(
+            UserCode.INVALID_NAME,
+            f"{project[:80]!r} is no project slug: 2 to 63 of a-z, 0-9 and '-', not '-' first",
+            hint="leave out --project, or use --project local",
+        )
+    if host not in _LOOPBACK and not token:
+        raise UserError(
+            UserCode.UNSAFE_LISTEN,
+            f"listening on {host} lets everybody on the network call your functions",
+            hint=f"if you mean it: amba-run dev --host {host} --token SECRET",
+        )
+    if not 0 <= port <= 65535:
+        raise click.UsageError(f"--port {port} is not between 0 and 65535")
+    if ephemeral and state is not None:
+        raise click.UsageError("--ephemeral keeps nothing, --state keeps it: choose one")
+    folder = folder_of(path)
+    kept = state or (None if ephemeral else default_state(folder))
+    place = kept or Path(tempfile.mkdtemp(prefix="amba-state-"))
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = Environment.of_process()
+    say = for_terminal(json_=json_, no_colour=environment.no_color)
+    options = DevOptions(
+        path=path,
+        state=place,
+        host=host,
+        port=port,
+        project=project,
+        persona=parse_persona(persona),
+        allow_egress=allow_egress,
+        watch=not no_watch,
+    )
+    if host not in _LOOPBACK:
+        say.warn(f"listening on {host}: everybody who reaches this port can call your functions")
+    try:
+        return _run(options, say)
+    finally:
+        say.close()
+        if kept is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _run(options: DevOptions, say: Reporter) -> int:
+    import uvloop
+
+    from amba_bundler.esbuild import Esbuild
+    from amba_run.config import Environment
+    from amba_run.dev import DevServer
+    from amba_runtime.clock import SystemClock
+    from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
+
+    environment = Environment.of_process()
+
+    async def serve() -> int:
+        stop = asyncio.Event()
+        code = 0
+
+        def interrupt(with_code: int) -> None:
+            nonlocal code
+            code = with_code
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, interrupt, 130)
+        loop.add_signal_handler(signal.SIGTERM, interrupt, 0)
+        override = str(environment.workerd) if environment.workerd else None
+        engine = WorkerdEngine(program=find_workerd(override))
+        esbuild = Esbuild(environment.esbuild)
+        server = DevServer(options, engine=engine, esbuild=esbuild, clock=SystemClock(), say=say)
+        await server.run(stop)
+        return code
+
+    return uvloop.run(serve())

@@ -1,0 +1,10 @@
+"""`amba-run invoke`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("invoke")
+def command() -> None:
+    """Soon."""

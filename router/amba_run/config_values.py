@@ -1,0 +1,118 @@
+"""The values that a configuration file is read into: frozen, complete, with their defaults.
+
+Source: interface.md section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from amba_runtime.limits import FunctionLimits
+
+COMPATIBILITY_DATE = "2026-01-01"
+"""The default, the same for dev, check and node. Source: interface.md section 4."""
+
+NOTHING_SET: Mapping[str, int] = MappingProxyType({})
+
+
+class EngineChoice(StrEnum):
+    """Which engine runs a function. Source: interface.md section 2 (`--engine`)."""
+
+    AUTO = "auto"
+    WORKERD = "workerd"
+    WASM = "wasm"
+
+
+class RateLimitKey(StrEnum):
+    """What a rate limit counts by. Source: contract D.8."""
+
+    USER_ID = "user_id"
+    IP = "ip"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`window` as written (`60s`), and in seconds. Source: contract D.8."""
+
+    window: str
+    window_s: int
+    max: int
+    key: RateLimitKey
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Five cron fields and an IANA zone; only their shape is checked here. Source: D.6."""
+
+    cron: str
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueBinding:
+    """One queue and its consumer. Source: contract D.7."""
+
+    queue: str
+    function: str
+    paused: bool = False
+
+
+class EgressTarget(NamedTuple):
+    """One `HOST:PORT` that functions may reach besides the public internet; host lower-case."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionConfig:
+    """One `[functions.NAME]`.
+
+    Attributes:
+        entry: as written, relative to the folder; None for a function found in PATH.
+        limits: only what is set here; `ProjectConfig.limits_for` has what is in force.
+        place: `amba.toml:12`, for messages.
+    """
+
+    name: str
+    place: str
+    entry: str | None = None
+    rate_limit: RateLimit | None = None
+    schedules: tuple[Schedule, ...] = ()
+    engine: EngineChoice = EngineChoice.AUTO
+    limits: Mapping[str, int] = field(default_factory=lambda: NOTHING_SET)
+
+
+NO_FUNCTIONS: Mapping[str, FunctionConfig] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectConfig:
+    """What a folder says; every field has its default when there is no file.
+
+    Attributes:
+        file: the file that was read, or None.
+        project_slug: None when the file names none (`amba-run dev` then takes `local`).
+        limits: the project-wide `[limits]`, only what is set.
+    """
+
+    folder: Path
+    file: Path | None = None
+    project_slug: str | None = None
+    functions: Mapping[str, FunctionConfig] = field(default_factory=lambda: NO_FUNCTIONS)
+    limits: Mapping[str, int] = field(default_factory=lambda: NOTHING_SET)
+    queues: tuple[QueueBinding, ...] = ()
+    storage: bool = True
+    egress_allow: tuple[EgressTarget, ...] = ()
+    compatibility_date: str = COMPATIBILITY_DATE
+
+    def limits_for(self, name: str, defaults: FunctionLimits) -> FunctionLimits:
+        """The limits in force: the function's over the project's over `defaults`."""
+        function = self.functions.get(name)
+        own = function.limits if function is not None else NOTHING_SET
+        return defaults.override({**self.limits, **own})

@@ -1,0 +1,270 @@
+"""What the dev server and the node say: JSON lines for programs, blocks for people.
+
+Everything written goes through one thread with a bounded queue: a terminal that is held, or a
+program that reads slowly, never holds up a request.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii as quote
+from typing import Any, Protocol, TextIO
+
+from amba_router.journal import Invocation
+from amba_run.stacks import mapped_stack
+from amba_runtime import limits
+from amba_runtime.admission import Violation
+from amba_runtime.outcome import GuestException, LogLine, Tell
+from amba_runtime.pool import Slot
+
+
+class Out:
+    """Writes text from a thread. `close` waits for what is queued, a moment at most."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._queue: queue.Queue[str | None] = queue.Queue(limits.OUTPUT_BLOCKS.value)
+        self._lost = 0
+        self._thread = threading.Thread(target=self._run, name="amba-out", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> None:
+        """Queue whole lines; they are dropped, and counted, when the reader is too slow."""
+        try:
+            self._queue.put_nowait(text)
+        except queue.Full:
+            self._lost += 1
+
+    def _run(self) -> None:
+        while (text := self._queue.get()) is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):
+                return  # nobody reads any more
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=limits.OUTPUT_CLOSE_S.value)
+                self._thread.join(limits.OUTPUT_CLOSE_S.value)
+            except queue.Full:
+                pass
+
+
+class Reporter(Protocol):
+    """What can be said. All calls are quick and never raise."""
+
+    def ready(self, facts: dict[str, Any]) -> None: ...
+    def reload(self, name: str, version: int, ms: float) -> None: ...
+    def build_failed(self, name: str, errors: list[dict[str, Any]], text: str) -> None: ...
+    def rejected(self, name: str, violations: Sequence[Violation]) -> None: ...
+    def requests(self, invocations: Sequence[Invocation]) -> None: ...
+    def late(self, slot: Slot, request_id: str, tell: Tell) -> None: ...
+    def warn(self, message: str) -> None: ...
+    def stopping(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonReporter:
+    """One JSON object a line on stdout; talk on stderr. Source: interface.md section 3."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
+        self._out = Out(stdout)
+        self._err = Out(stderr)
+
+    def _say(self, event: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"event": event, **fields}) + "\n")
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        """The ready line."""
+        self._say("ready", **facts)
+
+    def reload(self, name: str, version: int, ms: float) -> None:
+        """A new version serves."""
+        self._say("reload", name=name, version=version, ms=round(ms, 3))
+
+    def build_failed(self, name: str, errors: list[dict[str, Any]], text: str) -> None:
+        """The newest source does not build."""
+        self._say("build_failed", name=name, errors=errors)
+
+    def rejected(self, name: str, violations: Sequence[Violation]) -> None:
+        """The newest bundle may not serve."""
+        self._say(
+            "rejected",
+            name=name,
+            violations=[
+                {"code": v.code, "message": v.message, "fix": v.fix, "stack": v.stack}
+                for v in violations
+            ],
+        )
+
+    def requests(self, invocations: Sequence[Invocation]) -> None:
+        """One line each, written together: this runs beside the data path."""
+        lines: list[str] = []
+        for i in invocations:
+            logs, exceptions = "[]", "[]"
+            if i.tell is not None:
+                logs = json.dumps([log_json(line) for line in i.tell.logs])
+                exceptions = json.dumps([exception_json(i.slot, e) for e in i.tell.exceptions])
+            cpu_ms = "null" if i.cpu_ms is None else i.cpu_ms
+            lines.append(
+                f'{{"event": "request", "request_id": "{i.request_id}", '
+                f'"function": "{i.function}", "version": {i.version}, '
+                f'"method": {quote(i.method)}, "path": {quote(i.path)}, "status": {i.status}, '
+                f'"outcome": "{i.outcome.value}", "ms": {i.ms}, "cpu_ms": {cpu_ms}, '
+                f'"logs": {logs}, "exceptions": {exceptions}}}\n'
+            )
+        self._out.write("".join(lines))
+
+    def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        """Lines that came after their invocation was told."""
+        self._say(
+            "late",
+            request_id=request_id,
+            function=slot.manifest.name,
+            logs=[log_json(line) for line in tell.logs],
+            exceptions=[exception_json(slot, e) for e in tell.exceptions],
+        )
+
+    def warn(self, message: str) -> None:
+        """Talk."""
+        self._err.write(f"warning: {message}\n")
+
+    def stopping(self) -> None:
+        """The last event."""
+        self._say("stopping")
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._out.close()
+        self._err.close()
+
+
+def log_json(line: LogLine) -> dict[str, Any]:
+    """A console line as the wire of contract D.5 spells it."""
+    return {"Level": line.level, "Message": line.message, "TimestampMs": line.timestamp_ms}
+
+
+def exception_json(slot: Slot | None, error: GuestException) -> dict[str, Any]:
+    """An exception as contract D.5 spells it, with its stack mapped to the user's files."""
+    return {
+        "Name": error.name,
+        "Message": error.message,
+        "Stack": mapped_stack(slot, error.stack),
+        "TimestampMs": error.timestamp_ms,
+    }
+
+
+_RESET, _BOLD, _DIM, _RED, _GREEN, _YELLOW, _CYAN = (
+    f"\x1b[{code}m" for code in ("0", "1", "2", "31", "32", "33", "36")
+)
+
+
+class TerminalReporter:
+    """Blocks for people: one per request, console lines and mapped stack below it."""
+
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+        self._out = Out(stream)
+        self._colour = colour
+
+    def _c(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_RESET}" if self._colour else text
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        """Where everything is."""
+        c = self._c
+        functions: list[dict[str, Any]] = facts["functions"]
+        width = max((len(f["name"]) for f in functions), default=0)
+        lines = [f"{c(_BOLD, 'amba-run dev')}  {facts['origin']}  ({facts['engine']})"]
+        lines += [f"  {c(_GREEN, f['name'].ljust(width))}  {f['url']}" for f in functions]
+        lines.append(c(_DIM, f"  state: {facts['state']}"))
+        lines.append(c(_DIM, "  Ctrl-C stops."))
+        self._out.write("\n".join(lines) + "\n")
+
+    def reload(self, name: str, version: int, ms: float) -> None:
+        """A new version serves."""
+        self._out.write(self._c(_GREEN, f"reloaded {name} v{version} in {ms:.0f} ms") + "\n")
+
+    def build_failed(self, name: str, errors: list[dict[str, Any]], text: str) -> None:
+        """The newest source does not build."""
+        count = f"{len(errors)} error{'s' if len(errors) != 1 else ''}"
+        head = self._c(_RED, f"{name} does not build: {count}")
+        self._out.write(f"{head}\n{neutral(text.rstrip())}\n")
+
+    def rejected(self, name: str, violations: Sequence[Violation]) -> None:
+        """The newest bundle may not serve."""
+        lines = [self._c(_RED, f"{name} was refused")]
+        for v in violations:
+            lines.append(f"  {v.code}: {neutral(v.message)}")
+            lines += [f"    {neutral(line)}" for line in v.stack.splitlines()]
+            lines.append(self._c(_DIM, f"  fix: {v.fix}"))
+        self._out.write("\n".join(lines) + "\n")
+
+    def requests(self, invocations: Sequence[Invocation]) -> None:
+        """One block each."""
+        blocks: list[str] = []
+        for i in invocations:
+            colour = _RED if i.status >= 500 or not i.status else _YELLOW
+            status = str(i.status or "---")
+            head = f"{i.method} {neutral(i.path)}"
+            ok = self._c(_GREEN, status) if 0 < i.status < 400 else self._c(colour, status)
+            why = "" if i.outcome.value == "ok" else self._c(_YELLOW, f"  {i.outcome.value}")
+            tail = self._c(_DIM, f"{i.ms:.1f} ms  {i.function} v{i.version}")
+            blocks.append(f"{ok} {head}  {tail}{why}\n")
+            if i.note:
+                blocks.append(self._c(_DIM, f"    {neutral(i.note)}") + "\n")
+            if i.tell is not None:
+                blocks.append(self._tell(i.slot, i.tell))
+        self._out.write("".join(blocks))
+
+    def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        """Lines that came after their invocation was told."""
+        head = self._c(_DIM, f"later, {slot.manifest.name} {request_id}")
+        self._out.write(f"{head}\n{self._tell(slot, tell)}")
+
+    def _tell(self, slot: Slot | None, tell: Tell) -> str:
+        lines: list[str] = []
+        for line in tell.logs:
+            text = " ".join(m if isinstance(m, str) else json.dumps(m) for m in line.message)
+            colour = {"error": _RED, "warn": _YELLOW}.get(line.level, _CYAN)
+            label = self._c(colour, line.level.ljust(5))
+            lines.append(f"    {label} " + "\n          ".join(neutral(text).split("\n")) + "\n")
+        for error in tell.exceptions:
+            title = f"{error.name}: {error.message}"
+            lines.append("    " + self._c(_RED, neutral(title)) + "\n")
+            for frame in mapped_stack(slot, error.stack).split("\n"):
+                if frame.lstrip().startswith("at "):
+                    lines.append(f"      {neutral(frame.strip())}\n")
+        return "".join(lines)
+
+    def warn(self, message: str) -> None:
+        """Talk."""
+        self._out.write(self._c(_YELLOW, f"warning: {neutral(message)}") + "\n")
+
+    def stopping(self) -> None:
+        """The last line."""
+        self._out.write("stopping\n")
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._out.close()
+
+
+def neutral(text: str) -> str:
+    """Text that cannot steer a terminal: control characters but LF and tab become visible."""
+    if text.isprintable():
+        return text
+    return "".join(ch if ch.isprintable() or ch in "\n\t" else f"\\x{ord(ch):02x}" for ch in text)
+
+
+def for_terminal(*, json_: bool, no_colour: bool) -> Reporter:
+    """The reporter for this process's own streams."""
+    if json_:
+        return JsonReporter(sys.stdout, sys.stderr)
+    return TerminalReporter(sys.stdout, colour=sys.stdout.isatty() and not no_colour)

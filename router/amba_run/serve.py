@@ -1,0 +1,139 @@
+"""Listening: our ASGI app on uvicorn, on sockets of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+from amba_router.asgi import App
+from amba_router.edge import EdgeProtocol
+from amba_runtime import limits
+from amba_runtime.errors import UserCode, UserError
+
+_TRIES = 20
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets: one, or for a loopback name one each of IPv4 and IPv6.
+
+    Args:
+        port: 0 takes a free one, the same for both families.
+
+    Raises:
+        UserError: PORT_IN_USE, with the name of the program that holds it where we may know.
+    """
+    if host not in ("127.0.0.1", "localhost"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return [_listen(family, host, port)]
+    for _ in range(_TRIES):
+        first = _listen(socket.AF_INET, "127.0.0.1", port)
+        try:
+            return [first, _listen(socket.AF_INET6, "::1", first.getsockname()[1])]
+        except UserError:
+            # with port 0 another pair may be free
+            if port != 0:
+                first.close()
+                raise
+            first.close()
+        except OSError:
+            return [first]  # no IPv6 on this machine
+    raise UserError(UserCode.PORT_IN_USE, "no port is free on both 127.0.0.1 and ::1")
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(limits.WIRE_BACKLOG.value)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                UserCode.PORT_IN_USE,
+                f"port {port} on {host} is in use{_holder(port)}",
+                hint="use --port 0 for any free port, or --port with another number",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise UserError(
+                UserCode.PORT_IN_USE,
+                f"this user may not listen on port {port}",
+                hint="use a port above 1023",
+            ) from error
+        raise
+    return listener
+
+
+def _holder(port: int) -> str:
+    """` by NAME (pid N)`, or "" when the system does not tell us."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            local: Any = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and local.port == port and connection.pid:
+                name = psutil.Process(connection.pid).name()
+                return f" by {name} (pid {connection.pid})"
+    return ""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Listener:
+    """A running front. `open`, then `close`; both once."""
+
+    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]  # our names for the same shapes
+            http=EdgeProtocol,
+            ws="websockets-sansio",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(limits.EDGE_KEEP_ALIVE_S.value),
+            ws_max_size=limits.WEBSOCKET_BYTES.value,
+            ws_per_message_deflate=False,
+        )
+        # uvicorn's own lines ("Exception in ASGI application") are for those who run uvicorn
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self._server = _Server(config)
+        self._sockets = sockets
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Accept connections from here on."""
+        self._task = asyncio.create_task(self._server.serve(sockets=self._sockets))
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0)
+        if self._task.done():
+            self._task.result()
+
+    async def close(self, *, grace_s: float) -> None:
+        """Stop accepting; requests under way have so many seconds."""
+        for listener in self._sockets:
+            listener.close()
+        if self._task is None:
+            return
+        self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
+        self._server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            await asyncio.wait_for(self._task, grace_s + 0.5)

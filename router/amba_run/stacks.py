@@ -1,0 +1,29 @@
+"""Guests' stacks, led back to the user's files."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from amba_runtime.pool import Slot
+from amba_runtime.sourcemap import SourceMap
+
+SHIM_MODULES = frozenset({"shim.mjs", "prelude.mjs"})
+BUNDLE_MODULE = "fn.mjs"
+
+
+@lru_cache(maxsize=64)
+def _parsed(source_map: bytes) -> SourceMap | None:
+    try:
+        return SourceMap.parse(source_map)
+    except ValueError:
+        return None
+
+
+def mapped_stack(slot: Slot | None, stack: str) -> str:
+    """The stack in terms of the sources of this version; as it is where there is no map."""
+    if slot is None or not stack or slot.bundle.source_map is None:
+        return stack
+    source_map = _parsed(slot.bundle.source_map)
+    if source_map is None:
+        return stack
+    return source_map.map_stack(stack, BUNDLE_MODULE, hidden=SHIM_MODULES)

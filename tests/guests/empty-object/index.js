@@ -1,0 +1,3 @@
+// Shows: a default export without any handler. It is refused.
+
+export default {};

@@ -1,0 +1,3 @@
+export function price(cents: number): number {
+  return (cents / 100;
+}
