@@ -131,7 +131,9 @@ async def build(
         traced = await esbuild.build(replace(request, trace=True))
         errors = read_messages(reply.errors, folder)
         read = {entry, *map(Path, traced.read), *_awaited(errors, folder)}
-        dynamic = {m[1] for w in warnings if (m := _HANDLED.match(w.message)) and _is_import(w)}
+        dynamic = {
+            m[1]: w.file for w in warnings if (m := _HANDLED.match(w.message)) and _is_import(w)
+        }
         left, warnings = _leftovers(dynamic, warnings, folder)
         raise BuildFailed([*errors, *left], tuple(sorted(read)), warnings=warnings)
     return _finished(reply, folder, warnings)
@@ -142,9 +144,10 @@ def _finished(reply: Reply, folder: Path, warnings: tuple[BuildError, ...]) -> B
     paths: list[str] = [*metafile["inputs"]]
     inputs = tuple(sorted({path for name in paths if (path := _input_path(name, folder))}))
     # A `require()` that stays is no import: it throws when it is reached, in somebody's `try`.
-    external = {
-        item["path"]
-        for item in metafile["outputs"][_OUTFILE]["imports"]
+    external: dict[str, str] = {
+        item["path"]: name
+        for name, source in metafile["inputs"].items()
+        for item in source["imports"]
         if item.get("external") and not item["kind"].startswith("require")
     }
     left, warnings = _leftovers(external, warnings, folder)
@@ -153,21 +156,21 @@ def _finished(reply: Reply, folder: Path, warnings: tuple[BuildError, ...]) -> B
     outputs = {Path(path).suffix: contents for path, contents in reply.outputs.items()}
     code, source_map, account = outputs[".mjs"], outputs[".map"], reply.metafile
     names = portable_names(paths, folder)
+    source_map = rename_in_map(source_map, folder, names)
     if names:
         code = rename_in_code(code, names)
-        source_map = rename_in_map(source_map, names)
         metafile["outputs"][_OUTFILE]["bytes"] = len(code)
         account = rename_in_metafile(json.dumps(metafile).encode(), names)
     return Build(Bundle.of(code, source_map=source_map, metafile=account), inputs, warnings)
 
 
 def _leftovers(
-    external: set[str], warnings: tuple[BuildError, ...], folder: Path
+    external: dict[str, str], warnings: tuple[BuildError, ...], folder: Path
 ) -> tuple[list[BuildError], tuple[BuildError, ...]]:
     """Imports that esbuild left in the bundle as errors, and the warnings that are no such thing.
 
     Args:
-        external: their specifiers.
+        external: their specifiers, each with the file that imports it.
         warnings: those that esbuild gave, of which some have the places of these imports.
     """
     errors: list[BuildError] = []
@@ -176,7 +179,11 @@ def _leftovers(
         match = _HANDLED.match(warning.message)
         (errors if match and match[1] in external else others).append(warning)
     placed = {m[1] for error in errors if (m := _HANDLED.match(error.message))}
-    errors.extend(BuildError(f'Importing "{s}" was allowed') for s in sorted(external - placed))
+    errors.extend(
+        BuildError(f'Importing "{specifier}" was allowed', file=file)
+        for specifier, file in sorted(external.items())
+        if specifier not in placed
+    )
     return [_leftover(error, folder) for error in errors], tuple(others)
 
 

@@ -203,8 +203,10 @@ class Esbuild:
             if version != VERSION.encode():
                 raise PacketError(f"it says it is {version[:40]!r}")
             greeted = True
-        except (EOFError, ConnectionError, PacketError, TimeoutError) as error:
-            said = await self._end() or str(error) or "it did not say its version"
+        except PacketError as error:
+            raise _unusable(program, await self._end() or str(error)) from error
+        except (EOFError, ConnectionError, TimeoutError) as error:
+            said = await self._end() or "it did not say its version"
             raise _unusable(program, said) from error
         finally:
             if not greeted:

@@ -107,17 +107,16 @@ class BuildFailed(UserError):
         self.inputs = inputs
 
 
-def read_messages(values: Iterable[Value], folder: Path) -> tuple[BuildError, ...]:
+def read_messages(values: Sequence[Value], folder: Path) -> tuple[BuildError, ...]:
     """esbuild's messages as ours, each with a fix where we know one.
 
     Args:
         values: `errors` or `warnings` of an answer.
         folder: the build's root, to see which packages are installed.
     """
-    messages = [_read_message(value, folder) for value in values]
-    kept = messages[: limits.BUILD_MESSAGES.value]
-    if len(messages) > len(kept):
-        kept.append(BuildError(f"{len(messages) - len(kept)} more messages are not shown"))
+    kept = [_read_message(value, folder) for value in values[: limits.BUILD_MESSAGES.value]]
+    if len(values) > len(kept):
+        kept.append(BuildError(f"{len(values) - len(kept)} more messages are not shown"))
     return tuple(kept)
 
 
@@ -278,6 +277,8 @@ def fix_for(specifier: str, *, importer: str, notes: tuple[str, ...], folder: Pa
         )
     if specifier.startswith(("./", "../", "/")):
         return "Create the file, or correct the path."
+    if specifier.startswith("data:"):
+        return "Put the content into a file, and import that."
     if specifier.startswith("#"):
         return 'Add it to "imports" in package.json.'
     if specifier.startswith("@layers/amba-"):

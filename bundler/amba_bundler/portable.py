@@ -66,24 +66,21 @@ def rename_in_metafile(metafile: bytes, names: Mapping[str, str]) -> bytes:
     return _dump(rename(json.loads(metafile)))
 
 
-def rename_in_map(source_map: bytes, names: Mapping[str, str]) -> bytes:
-    """The source map with its `sources` replaced; megabytes of content are not read for that."""
+def rename_in_map(source_map: bytes, folder: Path, names: Mapping[str, str]) -> bytes:
+    """The source map with its `sources` renamed; megabytes of content are not read for that.
+
+    A package that was published with a map of its own adds sources that are no inputs, so they
+    get their names here, beside those in `names`.
+    """
     head, found, tail = source_map.partition(_SOURCES_END)
     document: dict[str, Any] = json.loads(head + b"}" if found else head)
-    document["sources"] = [names.get(source, source) for source in document["sources"]]
+    others = portable_names({*document["sources"]} - {*names}, folder)
+    if not names and not others:
+        return source_map
+    document["sources"] = [
+        names.get(source) or others.get(source, source) for source in document["sources"]
+    ]
     return _dump(document)[:-1] + found + tail if found else _dump(document)
-
-
-def _is_list(node: Any) -> TypeGuard[list[Any]]:
-    return isinstance(node, list)
-
-
-def _is_object(node: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(node, dict)
-
-
-def _dump(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def rename_in_code(code: bytes, names: Mapping[str, str]) -> bytes:
@@ -110,3 +107,15 @@ def _portable_name(path: str, depth: int) -> str:
     if len(climb) // len("../") >= depth:
         return f"{mark}outside/{rest.rpartition('/')[2]}"
     return path
+
+
+def _is_list(node: Any) -> TypeGuard[list[Any]]:
+    return isinstance(node, list)
+
+
+def _is_object(node: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(node, dict)
+
+
+def _dump(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -8,10 +8,16 @@ Source: reliability.md 0 (findings 3 and 3b), 2.3, 3.A and B1.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from amba_router.problem import BAD_HOST, BAD_REQUEST, Problem
@@ -96,10 +102,40 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here: judge it whole, then start the request."""
         self._in_head = False
-        problem = _judge(self.parser.get_http_version(), self.url, self.headers)
+        parser = self.parser
+        version = parser.get_http_version()
+        problem = _judge(version, self.url, self.headers)
         if problem is not None:
             self._refuse(problem)
-        super().on_headers_complete()
+        scope = self.scope
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        if parser.should_upgrade() and self._should_upgrade():
+            return  # the parent hands the connection to the WebSocket protocol
+        raw_path, _, query = _origin_form(self.url).partition(b"?")
+        path = raw_path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        before = self.cycle
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _refuse(self, problem: Problem) -> None:
         self._refusal = problem
@@ -129,6 +165,98 @@ class EdgeProtocol(HttpToolsProtocol):
         lines += [b"connection: close\r\n\r\n", body]
         self.transport.write(b"".join(lines))
         self.transport.close()
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its answer; head and first body bytes leave in one write.
+
+    The head waits for the first `http.response.body`, as ASGI lets a server do:
+    an app that wants it out before it has a body sends an empty one with `more_body`.
+    """
+
+    _head = b""
+    _until_close = False
+
+    async def send(self, message: Any) -> None:
+        """Take one ASGI message."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._start(message["status"], message.get("headers", ()))
+            return
+        if not self.response_started or self.response_complete:
+            raise RuntimeError("a response body was sent before its start, or after its end")
+        body: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            if body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            if not more:
+                body += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            left = self.expected_content_length
+            if not self._until_close and (left < 0 or (left and not more)):
+                # never a wrong frame: the peer sees a broken connection instead
+                self.disconnected = True
+                self.transport.abort()
+                return
+        data = head + body if head else body
+        if data:
+            self.transport.write(data)
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        if self.response_started:
+            raise RuntimeError("a response was started twice")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        lines = [STATUS_LINE[status]]
+        self.chunked_encoding = None
+        for name, value in (*self.default_headers, *headers):
+            if name == b"content-length":
+                self.chunked_encoding = False
+                self.expected_content_length = int(value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        if self.scope["method"] == "HEAD" or status in (204, 304):
+            self.expected_content_length = 0
+            self.chunked_encoding = False
+        elif self.chunked_encoding is None:
+            if self.scope["http_version"] == "1.0":
+                self.keep_alive = False  # no chunks in 1.0: the end of the body is the close
+            self.chunked_encoding = self.scope["http_version"] != "1.0"
+            if self.chunked_encoding:
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self._until_close = True
+        lines.append(b"\r\n")
+        self._head = b"".join(lines)
+        if self._head.count(b"\n") != len(lines) or b"\0" in self._head:
+            raise RuntimeError("a response header holds a line break")
+
+
+def _origin_form(url: bytes) -> bytes:
+    """The path and query of a request target that `_judge` has passed."""
+    if url[:1] == b"/":
+        return url
+    authority_and_path = url.partition(b"://")[2]
+    for at, byte in enumerate(authority_and_path):
+        if byte in b"/?":
+            rest = authority_and_path[at:]
+            return rest if rest[:1] == b"/" else b"/" + rest
+    return b"/"
 
 
 def _judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Problem | None:

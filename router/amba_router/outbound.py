@@ -10,12 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from amba_router.outbound_app import ASGIApp, call_app, scope_of
 from amba_router.outbound_client import OutboundClient
-from amba_runtime.egress import Denied, DeniedReason, EgressPolicy, External, Own, printable
+from amba_runtime import limits
+from amba_runtime.egress import (
+    Denied,
+    DeniedReason,
+    EgressPolicy,
+    External,
+    Own,
+    ResolveError,
+    printable,
+)
 from amba_runtime.wire import Headers, Request, Response, WireError
 
 OnDenied = Callable[[str, Denied], None]
@@ -101,6 +111,22 @@ class _NoHeaders(Headers):
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         raise WireError("no answer")
+
+
+class SystemResolver:
+    """The machine's resolver (an `egress.Resolver`)."""
+
+    async def resolve(self, name: str) -> Sequence[str]:
+        """Ask once; each address once, in the system's order. Raises ResolveError."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limits.EGRESS_RESOLVE_S.value):
+                answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except TimeoutError as error:
+            raise ResolveError(f"{name} was not resolved in time") from error
+        except (OSError, UnicodeError) as error:
+            raise ResolveError(f"{name} does not resolve: {error}") from error
+        return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
 def _asks_websocket(request: Request) -> bool:

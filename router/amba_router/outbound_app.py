@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from amba_router import headers as names
-from amba_router.outbound_client import body_length, nominated
+from amba_router.outbound_client import CLOSE, body_length, discard, nominated
 from amba_runtime import limits
 from amba_runtime.egress import Own
 from amba_runtime.wire import Headers, Request, Response, WireError
@@ -82,14 +82,15 @@ async def call_app(
     task = asyncio.get_running_loop().create_task(call.run(app, scope))
     running.add(task)
     task.add_done_callback(running.discard)
-    body = _AppBody(call, task)
+    body = _AppBody(request, call, task)
     try:
         await asyncio.shield(call.head)
     except BaseException:
         await body.aclose()
         raise
     body.expect(call.headers)
-    return Response(call.status, call.headers, body)
+    fields = [*call.headers, *CLOSE] if call.body_follows else call.headers
+    return Response(call.status, fields, body)
 
 
 class _Call:
@@ -104,7 +105,7 @@ class _Call:
         self._request = request
         self._chunks = request.chunks()
         self._reading: asyncio.Task[bytes | None] | None = None
-        self._body_follows = body_length(request) != 0
+        self.body_follows = body_length(request) != 0
         self._body_ended = False
         self._answer_bodiless = request.method == "HEAD"
         self.head: asyncio.Future[None] = loop.create_future()
@@ -126,9 +127,6 @@ class _Call:
             what = "failed"
             if not self.gone.done():
                 logger.exception("our app failed: %s", self._request.method)
-        finally:
-            if self._reading is not None:
-                self._reading.cancel()
         if self.complete or self.gone.done():
             return
         if self.head.done():
@@ -151,10 +149,12 @@ class _Call:
             self.gone.set_result(None)
         while not self.queue.empty():
             self.queue.get_nowait()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def receive(self) -> Message:
         """ASGI: the next part of the body, then (when it comes) the disconnect."""
-        if self._body_follows and not self.gone.done():
+        if self.body_follows and not self.gone.done():
             # An app may stop waiting (wait_for) and ask again: a read outlives who asked for it.
             reading = self._reading
             if reading is None:
@@ -162,12 +162,12 @@ class _Call:
                 self._reading = reading
             either: set[asyncio.Future[Any]] = {reading, self.gone}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
+            if reading.done() and not reading.cancelled():
                 data, self._reading = reading.result(), None
                 if data is None:
                     self.leave()
                 else:
-                    self._body_follows = bool(data)
+                    self.body_follows = bool(data)
                     self._body_ended = not data
                     return {"type": "http.request", "body": data, "more_body": bool(data)}
         elif not self._body_ended and not self.gone.done():
@@ -211,7 +211,8 @@ class _Call:
 class _AppBody(AsyncIterator[bytes]):
     """The app's answer, chunk by chunk; at most two are held. `aclose` is idempotent."""
 
-    def __init__(self, call: _Call, task: asyncio.Task[None]) -> None:
+    def __init__(self, request: Request, call: _Call, task: asyncio.Task[None]) -> None:
+        self._request = request
         self._call = call
         self._task = task
         self._left: int | None = None
@@ -238,8 +239,9 @@ class _AppBody(AsyncIterator[bytes]):
         call = self._call
         over = call.complete and call.queue.empty()
         call.leave()
-        if over:
-            return  # what an app does after its answer takes its own time
+        if over:  # what an app does after its answer takes its own time
+            await discard(self._request)
+            return
         await asyncio.wait({self._task}, timeout=limits.EGRESS_APP_LEAVE_S.value)
         self._task.cancel()
         await asyncio.wait({self._task})

@@ -10,9 +10,9 @@ Source: reliability.md section 5; measurement B6.
 from __future__ import annotations
 
 import asyncio
-import socket
+import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -21,10 +21,13 @@ import httptools
 
 from amba_router import headers as names
 from amba_runtime import limits, wire
-from amba_runtime.egress import External, ResolveError, Target
+from amba_runtime.egress import External, Target
 from amba_runtime.wire import Headers, Request, Response, WireError
 
 _REBUILT = frozenset({b"host", b"content-length", b"expect"})
+CLOSE: tuple[tuple[bytes, bytes], ...] = ((b"connection", b"close"),)
+"""Said to the engine with an answer that comes before the end of its upload: the next request
+must not follow the upload on the same connection while that is still being discarded."""
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -35,22 +38,6 @@ class Timeouts:
     connect_s: float = limits.EGRESS_CONNECT_S.value
     first_byte_s: float = limits.EGRESS_FIRST_BYTE_S.value
     idle_s: float = limits.EGRESS_IDLE_S.value
-
-
-class SystemResolver:
-    """The machine's resolver (an `egress.Resolver`)."""
-
-    async def resolve(self, name: str) -> Sequence[str]:
-        """Ask once; each address once, in the system's order. Raises ResolveError."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(limits.EGRESS_RESOLVE_S.value):
-                answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except TimeoutError as error:
-            raise ResolveError(f"{name} was not resolved in time") from error
-        except (OSError, UnicodeError) as error:
-            raise ResolveError(f"{name} does not resolve: {error}") from error
-        return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
 class TrustedRoots:
@@ -152,7 +139,7 @@ class OutboundClient:
             if length == 0
             else loop.create_task(_upload(request, connection, self._timeouts.idle_s))
         )
-        body = _RemoteBody(connection, upload, self._timeouts.idle_s)
+        body = _RemoteBody(request, connection, upload, self._timeouts.idle_s)
         try:
             head = connection.head()
             if upload is not None:
@@ -173,7 +160,8 @@ class OutboundClient:
         if connection.status == 101:
             fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
             return Response(101, fields, tunnel=lambda tunnel: _join(tunnel, connection))
-        return Response(connection.status, fields, body)
+        early = upload is not None and not upload.done()
+        return Response(connection.status, [*fields, *CLOSE] if early else fields, body)
 
 
 class _Peers(wire.Client):
@@ -286,17 +274,21 @@ class _Connection(wire.Connection):
 
 
 class _RemoteBody(AsyncIterator[bytes]):
-    """An external answer as it arrives. `aclose` ends the exchange; idempotent."""
+    """An external answer as it arrives. `aclose` ends the exchange; called once."""
 
     def __init__(
-        self, connection: _Connection, upload: asyncio.Task[None] | None, idle_s: float
+        self,
+        request: Request,
+        connection: _Connection,
+        upload: asyncio.Task[None] | None,
+        idle_s: float,
     ) -> None:
+        self._request = request
         self._connection = connection
         self._upload = upload
         if upload is not None:
             upload.add_done_callback(_seen)
         self._idle_s = idle_s
-        self._closed = False
 
     async def __anext__(self) -> bytes:
         try:
@@ -309,9 +301,6 @@ class _RemoteBody(AsyncIterator[bytes]):
         return data
 
     async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
         upload = self._upload
         sent = upload is None or (
             upload.done() and not upload.cancelled() and upload.exception() is None
@@ -319,10 +308,13 @@ class _RemoteBody(AsyncIterator[bytes]):
         if sent and self._connection.complete:
             self._connection.release()
             return
+        complete = self._connection.complete
         self._connection.abort()
         if upload is not None:
             upload.cancel()
             await asyncio.wait({upload})
+            if complete:
+                await discard(self._request)
 
 
 def _seen(upload: asyncio.Task[None]) -> None:
@@ -360,6 +352,21 @@ async def _join(tunnel: wire.Tunnel, connection: _Connection) -> None:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
         connection.close_idle()
+
+
+async def discard(request: Request) -> None:
+    """Take what is left of a request's body after its answer, within bounds.
+
+    An engine whose upload is cut short tells the function that the connection was lost, even
+    when the whole answer is there already (measured on workerd).
+    """
+    size = 0
+    with contextlib.suppress(WireError, TimeoutError):
+        async with asyncio.timeout(limits.EGRESS_DISCARD_S.value):
+            async for data in request.chunks():
+                size += len(data)
+                if size > limits.EGRESS_DISCARD_BYTES.value:
+                    return
 
 
 def body_length(request: Request) -> int | None:

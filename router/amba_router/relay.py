@@ -202,6 +202,9 @@ class Relay:
         if self._idle_s:
             self._deadline_s = self._loop.time() + self._idle_s
             self._timer = self._loop.call_later(self._idle_s, self._tick)
+        first = exchange.take()
+        # the head goes out now, also when the guest takes its time with the body
+        await send({"type": "http.response.body", "body": first, "more_body": True})
         while body := await exchange.read():
             await send({"type": "http.response.body", "body": body, "more_body": True})
             if self._idle_s:

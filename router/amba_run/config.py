@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +130,8 @@ def load_config(folder: Path) -> ProjectConfig:
 
 def _parse_toml(path: Path, text: str, problems: Problems) -> object:
     """The tables of a TOML text, or None with a problem."""
+    import tomllib  # only a folder with a file pays for it: start-up time counts
+
     try:
         return tomllib.loads(text)
     except RecursionError:

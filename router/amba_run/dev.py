@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import html
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from amba_bundler.build import BuildOptions, build
 from amba_bundler.esbuild import Esbuild
@@ -78,7 +79,7 @@ class DevServer:
         self._clock = clock
         self._say = say
         self._folder = folder_of(options.path)
-        self._config = load_config(self._folder)
+        self._config: ProjectConfig = load_config(self._folder)
         self._secrets = load_secrets(self._folder)
         self._credentials = dev_state.load_credentials(options.state)
         self._functions: dict[FunctionName, _Function] = {}
@@ -315,7 +316,7 @@ class DevServer:
         except UserError as error:
             self._say.warn(f"the old settings stay: {error.message} {error.hint}")
             return
-        self._config: ProjectConfig = config
+        self._config = config
         self._secrets = secrets
         self._warn(secrets.warnings)
         await self._rediscover(project)
@@ -335,8 +336,8 @@ class DevServer:
             )
         self._watcher.watch(folders)
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

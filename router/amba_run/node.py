@@ -18,8 +18,8 @@ from amba_router.dispatch import Dispatcher
 from amba_router.hosts import Hosts
 from amba_router.identity import NOBODY, Identities, Identity
 from amba_router.journal import Journal
-from amba_router.outbound import Outbound
-from amba_router.outbound_client import OutboundClient, SystemResolver, TrustedRoots
+from amba_router.outbound import Outbound, SystemResolver
+from amba_router.outbound_client import OutboundClient, TrustedRoots
 from amba_router.platform import Platform
 from amba_router.routes import Project, Projects, Route
 from amba_router.services.storage.routes import serve_object

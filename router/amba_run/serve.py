@@ -88,7 +88,15 @@ def _holder(port: int) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs us."""
+    """Leaves signals to whoever runs us, and tells when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -100,7 +108,7 @@ class Listener:
 
     def __init__(self, app: App, sockets: list[socket.socket]) -> None:
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]  # our names for the same shapes
+            app,
             http=EdgeProtocol,
             ws="websockets-sansio",
             loop="none",
@@ -113,7 +121,7 @@ class Listener:
             ws_max_size=limits.WEBSOCKET_BYTES.value,
             ws_per_message_deflate=False,
         )
-        # uvicorn's own lines ("Exception in ASGI application") are for those who run uvicorn
+        # uvicorn's own lines, such as "Exception in ASGI application", are for its users
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server = _Server(config)
         self._sockets = sockets
@@ -122,8 +130,9 @@ class Listener:
     async def open(self) -> None:
         """Accept connections from here on."""
         self._task = asyncio.create_task(self._server.serve(sockets=self._sockets))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0)
+        started = asyncio.create_task(self._server.accepting.wait())
+        await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
         if self._task.done():
             self._task.result()
 

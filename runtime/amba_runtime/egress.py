@@ -1,8 +1,7 @@
 """What a function may reach: the decision on every `fetch()` it makes. No sockets here.
 
-A target is parsed strictly, then it is one of three things: an address of our own (answered by
-our ASGI app in process, never by the network), an external host with the addresses it was
-resolved to (once; the caller connects to exactly these), or denied with the reason.
+A target is one of three things: an address of our own (answered by our app in process), an
+external host with the addresses it was resolved to, once (connect to these), or denied.
 The table of denied addresses is our own: `ipaddress.is_global` passes multicast, NAT64, 6to4
 and more. Source: reliability.md section 5, section 3.G and measurement B9.
 """
@@ -77,7 +76,6 @@ _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 _PORTS_REFUSED = {25: "SMTP", 465: "SMTP over TLS", 587: "mail submission"}
 _NAMES_REFUSED = (".local", ".internal", ".home.arpa", ".localhost")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
 _TARGET = re.compile(
     rb"(?P<scheme>[a-z][a-z0-9+.-]*)://"
     rb"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
@@ -90,7 +88,7 @@ _NAME_CHARACTERS_MAX = 253  # RFC 1035 section 2.3.4, without the trailing dot
 
 
 class DeniedReason(StrEnum):
-    """Why a request went nowhere. The first five are policy, the last three the world's doing."""
+    """Why a request went nowhere; the last two are the world's doing, the others policy."""
 
     MALFORMED = "malformed"
     PORT = "port"
@@ -99,21 +97,19 @@ class DeniedReason(StrEnum):
     NOT_EMULATED = "not_emulated"
     UNRESOLVED = "unresolved"
     UNREACHABLE = "unreachable"
-    BROKEN_OFF = "broken_off"
 
 
 class ResolveError(Exception):
-    """A name has no address, or the resolver did not answer; the message says which."""
+    """A name has no address, or the resolver did not answer: see the message."""
 
 
 class Resolver(Protocol):
     """Names to addresses: the only question that a decision puts to the world."""
 
     async def resolve(self, name: str) -> Sequence[str]:
-        """Every address of a name, both families, as text, best first.
+        """Every address of a name, both families, as text, best first. Raises ResolveError.
 
         A trailing dot means: exactly this name, no search domains, no hosts file.
-        Raises ResolveError.
         """
         ...
 
@@ -154,7 +150,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """An address of this server; `platform` on the API and AI routes, else functions or CDN."""
+    """An address of this server: `platform` for the API and AI, else functions and CDN."""
 
     target: Target
     platform: bool
@@ -162,7 +158,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A host on the network: connect to one of `addresses` (IP literals) and nothing else."""
+    """A host on the network: connect to one of `addresses` (IP literals), to nothing else."""
 
     target: Target
     addresses: tuple[str, ...]
@@ -170,10 +166,10 @@ class External:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A refusal for the log; the function itself sees a network error like any other.
+    """A refusal for the log; the function sees a network error like any other.
 
     Attributes:
-        origin: where it wanted to go, without path and query; the raw text when malformed.
+        origin: where it wanted to go, without path and query; `printable` when malformed.
         hint: what to do, pasteable; "" when nothing can be done.
     """
 
@@ -190,8 +186,7 @@ class TargetError(ValueError):
 def parse_target(raw: bytes) -> Target:
     """Read the absolute-form target of a request line.
 
-    Engines send what WHATWG URL parsing made of the URL (B6: `2130706433` arrives as
-    `127.0.0.1`); anything that is not in that form is refused, never repaired.
+    Engines send what WHATWG URL parsing made (B6); what is not in that form is refused.
 
     Raises:
         TargetError: not an absolute http(s) URL, or userinfo, fragment, blanks, a bad host.
@@ -328,10 +323,9 @@ class EgressPolicy:
             return Denied(printable(raw), DeniedReason.MALFORMED, str(error))
         own = self._own
         if (target.scheme, target.port) == (own.scheme, own.port):
-            if target.host in own.api_hosts:
-                return Own(target, platform=True)
-            if own.under_suffix(target.host):
-                return Own(target, platform=False)
+            platform = target.host in own.api_hosts
+            if platform or own.under_suffix(target.host):
+                return Own(target, platform)
         if (target.host, target.port) in self._allow:
             return await self._resolve(target, checked=False)
         return self._refuse_unresolved(target) or await self._resolve(target, checked=True)
@@ -401,6 +395,6 @@ def _parse_allowed(entry: str) -> tuple[str, int]:
 
 def _denied(target: Target, reason: DeniedReason, message: str) -> Denied:
     """A refusal that the person at the keyboard can lift."""
-    entry = f"{target.host}:{target.port}"
-    hint = f'to allow it: [egress] allow = ["{entry}"] in amba.toml, or --allow-egress {entry}'
+    at = f"{target.host}:{target.port}"
+    hint = f'to allow it: [egress] allow = ["{at}"] in amba.toml, or --allow-egress {at}'
     return Denied(target.origin, reason, message, hint)

@@ -78,6 +78,7 @@ WATCH_STEP_MS = Limit(2, "ms", "quiet after a change before it is told", "librar
 REBUILDS_AT_ONCE = Limit(4, "builds", "and starts at once", "ours")
 OUTPUT_BLOCKS = Limit(10_000, "blocks", "of output waiting for a slow reader", "ours")
 OUTPUT_CLOSE_S = Deadline(0.2, "the last output is waited for", "ours")
+OPEN_FILES = Limit(65_536, "files", "soft limit that a server asks for", "ours")
 SHUTDOWN_S = Deadline(0.7, "Ctrl-C until everything has ended", "issue 2: within a second")
 
 # --- what a user's folder says: amba.toml, secrets files, discovery, verify ---
@@ -229,4 +230,6 @@ EGRESS_RESOLVE_S = Deadline(5.0, "a name is resolved", "reliability.md 5, 15")
 EGRESS_CONNECT_S = Deadline(5.0, "a connection and its TLS stand", "reliability.md 5, 18")
 EGRESS_FIRST_BYTE_S = Deadline(60.0, "an external answer begins", "reliability.md 5, 18")
 EGRESS_IDLE_S = Deadline(60.0, "between two chunks of an external answer", "reliability.md 5, 18")
+EGRESS_DISCARD_BYTES = Limit(128 * MIB, "bytes", "of an upload dropped after its answer", "ours")
+EGRESS_DISCARD_S = Deadline(2.0, "an upload is dropped after its answer", "ours")
 EGRESS_APP_LEAVE_S = Deadline(0.25, "our app notices that a function stopped listening", "ours")

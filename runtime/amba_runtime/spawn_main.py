@@ -115,6 +115,8 @@ def serve(link: socket.socket) -> None:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    with socket.socket(fileno=0) as parent_link:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            serve(parent_link)
+    with (
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+        socket.socket(fileno=0) as parent_link,
+    ):
+        serve(parent_link)

@@ -54,7 +54,7 @@ class Spawner:
                     str(Path(__file__).with_name("spawn_main.py")),
                     str(os.getpid()),
                 ],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
                 env={},

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark. 0: done; 1: a figure was missed (`--check`) or nothing could be run."""
     options = _parse(arguments)
     plan = QUICK if options.quick else Plan()
+    if options.rounds is not None:
+        plan = replace(plan, rounds=options.rounds)
     signal.signal(signal.SIGTERM, _end)
     try:
         if {MINIFLARE, WRANGLER} & set(options.peers):
@@ -87,6 +90,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="example: python -m tests.bench --quick --only hello,start --peers amba-run,workerd",
     )
     parser.add_argument("--quick", action="store_true", help="a smoke run of about a minute")
+    parser.add_argument(
+        "--rounds", type=int, choices=range(1, 21), metavar="N", help="interleaved rounds, 1 to 20"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON value on stdout")
     parser.add_argument(
         "--only",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -95,7 +96,7 @@ class Load:
     Attributes:
         request: the bytes of one whole request.
         check: says of a 200's first 64 body bytes whether it is good.
-        reasons: the first ten failures, in words.
+        reasons: the failures in words, each with how often it came; ten kinds at most.
     """
 
     target: Target
@@ -104,7 +105,7 @@ class Load:
     over: bool = False
     errors: int = 0
     times_s: list[float] = field(default_factory=list[float])
-    reasons: list[str] = field(default_factory=list[str])
+    reasons: Counter[str] = field(default_factory=Counter[str])
     _open: set[_Answers] = field(default_factory=set[_Answers])
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
@@ -142,8 +143,8 @@ class Load:
     def fail(self, reason: str) -> None:
         """Count one failed request."""
         self.errors += 1
-        if len(self.reasons) < 10:
-            self.reasons.append(reason)
+        if reason in self.reasons or len(self.reasons) < 10:
+            self.reasons[reason] += 1
 
     def opened(self, connection: _Answers) -> None:
         """Called by a connection when it is one."""
@@ -205,11 +206,11 @@ async def upload(target: Target, size: int, *, timeout_s: float) -> float:
                 while left > 0:
                     await loop.sock_sendall(sock, block[:left])
                     left -= min(left, len(block))
-                answer = await _read_small(sock)
-    except (OSError, TimeoutError) as error:
+                status, body = await _read_answer(sock)
+    except (OSError, TimeoutError, httptools.HttpParserError) as error:
         raise BenchError(f"upload of {size} bytes broke off: {error!r}") from error
-    if not answer.startswith(b"HTTP/1.1 200") or str(size).encode() not in answer:
-        raise BenchError(f"upload of {size} bytes was answered: {answer[:500]!r}")
+    if status != 200 or body != str(size).encode():
+        raise BenchError(f"upload of {size} bytes was answered: {status} {body[:500]!r}")
     return time.perf_counter() - began
 
 
@@ -250,11 +251,30 @@ async def _connect_socket(target: Target) -> socket.socket:
     return sock
 
 
-async def _read_small(sock: socket.socket) -> bytes:
-    answer = bytearray()
-    while len(answer) < 64 * 1024:
+class _WholeAnswer:
+    """Collects one small answer."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.body = b""
+        self.status = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of it; an answer that is not small is cut."""
+        self.body = (self.body + body)[: 64 * 1024]
+
+    def on_message_complete(self) -> None:
+        """It is whole, unless it was a 100 Continue or its like."""
+        if self.parser.get_status_code() >= 200:
+            self.status = self.parser.get_status_code()
+
+
+async def _read_answer(sock: socket.socket) -> tuple[int, bytes]:
+    """Status and body; the server need not close. OSError when it ends before that."""
+    answer = _WholeAnswer()
+    while not answer.status:
         piece = await asyncio.get_running_loop().sock_recv(sock, 65536)
         if not piece:
-            break
-        answer += piece
-    return bytes(answer)
+            raise ConnectionError("the connection ended before the answer was whole")
+        answer.parser.feed_data(piece)
+    return answer.status, answer.body

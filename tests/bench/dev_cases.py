@@ -158,8 +158,8 @@ async def _storm(bench: Bench, contender: Contender, source: str, *, reloads: in
     add("storm", "failed requests", "", "lower", name, seen.errors)
     add("storm", "reloads not served", "", "lower", name, reloading.result())
     add("storm", "time for all reloads", "s", "lower", name, seen.seconds)
-    for reason in load.reasons:
-        bench.note(contender, f"failed in the storm: {reason}")
+    for reason, times in load.reasons.most_common():
+        bench.note(contender, f"failed in the storm, {times} times: {reason}")
 
 
 def _tell_left(bench: Bench, contender: Contender, before: Weight, after: Weight) -> None:

@@ -15,7 +15,7 @@ from tests.bench.sse import fan_out
 
 CONNECTIONS = (1, 32)
 ECHO_BYTES = 10 * 1024
-UPLOAD_S = 300.0
+UPLOAD_S = 60.0
 
 Measure = Callable[[Contender], None]
 """Measure one contender once and add what was found to the results."""
@@ -43,12 +43,19 @@ class Bench:
         """
         running = list(contenders)
         for _ in range(self.plan.rounds):
-            for contender in list(running):
-                try:
-                    measure(contender)
-                except BenchError as error:
-                    running.remove(contender)
-                    self.note(contender, str(error))
+            running = self.each(running, measure)
+        return running
+
+    def each(self, contenders: Sequence[Contender], measure: Measure) -> list[Contender]:
+        """One round. Returns those that did not fail; the others have a note."""
+        running: list[Contender] = []
+        for contender in contenders:
+            try:
+                measure(contender)
+            except BenchError as error:
+                self.note(contender, str(error))
+            else:
+                running.append(contender)
         return running
 
     def note(self, contender: Contender, text: str) -> None:
@@ -101,9 +108,10 @@ def upload(bench: Bench, contenders: Sequence[Contender]) -> None:
         label = f"{bench.plan.upload_mib} MiB"
         bench.results.add("upload", label, "MiB/s", "higher", contender.name, rate)
 
-    for contender in contenders:
+    def warm_up(contender: Contender) -> None:
         asyncio.run(client.upload(contender.target, MIB, timeout_s=UPLOAD_S))
-    bench.rounds(contenders, measure)
+
+    bench.rounds(bench.each(contenders, warm_up), measure)
 
 
 def sse(bench: Bench, contenders: Sequence[Contender]) -> None:
@@ -133,14 +141,11 @@ def echo_body() -> str:
 def _closed_loops(
     bench: Bench, contenders: Sequence[Contender], *, body: str | None = None, unit: str = "1/s"
 ) -> None:
-    warm = list(contenders)
-    for contender in contenders:
-        try:
-            seconds = bench.plan.warm_up_s
-            bench.load(contender.target, connections=CONNECTIONS[-1], seconds=seconds, body=body)
-        except BenchError as error:
-            warm.remove(contender)
-            bench.note(contender, str(error))
+    def warm_up(contender: Contender) -> None:
+        seconds = bench.plan.warm_up_s
+        bench.load(contender.target, connections=CONNECTIONS[-1], seconds=seconds, body=body)
+
+    warm = bench.each(contenders, warm_up)
     for connections in CONNECTIONS:
         label = f"{connections} connection{'s' if connections > 1 else ''}"
 

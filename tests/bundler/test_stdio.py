@@ -21,6 +21,7 @@ _values: st.SearchStrategy[Value] = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31 - 1), st.booleans(), _values)
 def test_a_packet_comes_back_as_it_was(number: int, is_request: bool, value: Value) -> None:
     """Decoding an encoded packet gives the same packet, for every kind of value."""

@@ -455,7 +455,7 @@ def test_import_brings_in_nothing_heavy() -> None:
     """Start-up pays for no parser that it may not need (import time is a promise of dev)."""
     code = (
         "import sys, amba_run.config, amba_run.discovery, amba_run.secrets_files\n"
-        "print(*sorted({'dotenv', 'difflib', 'ipaddress', 'asyncio', 'zoneinfo'} & {*sys.modules}))"
+        "print(*{'dotenv', 'tomllib', 'difflib', 'ipaddress', 'asyncio'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     brought = set(done.stdout.split())

@@ -62,6 +62,7 @@ _lines = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_lines)
 def test_what_is_encoded_is_found_again(lines: list[list[Segment]]) -> None:
     """Every segment is found at its own column, and at the last column before the next."""
@@ -90,6 +91,7 @@ _json = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries(
         {

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from amba_runtime import limits
+
 if TYPE_CHECKING:
     from amba_run.dev import DevOptions
     from amba_run.report import Reporter
@@ -68,11 +70,9 @@ def command(
     from amba_run.dev_state import default_state
     from amba_run.discovery import folder_of
     from amba_run.report import for_terminal
-    from amba_runtime.errors import NotEmulatedError, UserCode, UserError
+    from amba_runtime.errors import UserCode, UserError
     from amba_runtime.manifest import PROJECT_SLUG
 
-    if engine == "wasm":
-        raise NotEmulatedError("the wasm engine", hint="leave out --engine, or use workerd")
     if project is not None and PROJECT_SLUG.match(project) is None:
         raise UserError(
             UserCode.INVALID_NAME,
@@ -108,23 +108,24 @@ def command(
     if host not in _LOOPBACK:
         say.warn(f"listening on {host}: everybody who reaches this port can call your functions")
     try:
-        return _run(options, say)
+        return _run(options, say, engine)
     finally:
         say.close()
         if kept is None:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(options: DevOptions, say: Reporter) -> int:
+def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
     import uvloop
 
     from amba_bundler.esbuild import Esbuild
     from amba_run.config import Environment
     from amba_run.dev import DevServer
     from amba_runtime.clock import SystemClock
-    from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
+    from amba_runtime.engine.auto import choose
 
     environment = Environment.of_process()
+    _raise_file_limit()
 
     async def serve() -> int:
         stop = asyncio.Event()
@@ -139,10 +140,23 @@ def _run(options: DevOptions, say: Reporter) -> int:
         loop.add_signal_handler(signal.SIGINT, interrupt, 130)
         loop.add_signal_handler(signal.SIGTERM, interrupt, 0)
         override = str(environment.workerd) if environment.workerd else None
-        engine = WorkerdEngine(program=find_workerd(override))
+        engine = choose(engine_name, workerd=override)
         esbuild = Esbuild(environment.esbuild)
         server = DevServer(options, engine=engine, esbuild=esbuild, clock=SystemClock(), say=say)
         await server.run(stop)
         return code
 
     return uvloop.run(serve())
+
+
+def _raise_file_limit() -> None:
+    """Let us hold two sockets per client: a shell's usual 1,024 files end at 500 clients."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.OPEN_FILES.value
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -90,34 +90,47 @@ function tell(response, invocation) {
 }
 
 function failed(error, invocation) {
+  invocation.answered = true;
   add(invocation, "errors", describeError(error));
   const headers = new Headers_();
   apply(setHeader, headers, ["amba-run-outcome", "exception"]);
   return tell(new Response_(null, { status: 500, headers }), invocation);
 }
 
-async function invoke(request, ctx, invocation) {
-  // A promise that nothing can settle would be cancelled by the engine at once; held by a
-  // timer it waits for the host's own deadline, as a handler that is merely slow does.
-  let timer;
+function answered(response, invocation) {
+  if (!(response instanceof Response_)) {
+    return failed(new TypeError("the fetch handler did not return a Response"), invocation);
+  }
+  invocation.answered = true;
+  return invocation.size === 0 ? response : tell(response, invocation);
+}
+
+function invoke(request, ctx, invocation) {
+  let response;
   try {
-    let response = callFetch(request, ctx);
-    if (!(response instanceof Response_)) {
-      timer = hold(() => {}, 2147483647);
-      response = await response;
-      letGo(timer);
-      if (!(response instanceof Response_)) {
-        throw new TypeError("the fetch handler did not return a Response");
-      }
-    }
-    invocation.answered = true;
-    return invocation.size === 0 ? response : tell(response, invocation);
+    response = callFetch(request, ctx);
   } catch (error) {
-    if (timer !== undefined) letGo(timer);
-    invocation.answered = true;
     return failed(error, invocation);
   }
+  return response instanceof Response_ ? answered(response, invocation) : wait(response, invocation);
 }
+
+// A promise that nothing can settle would be cancelled by the engine at once; held by a timer
+// it waits for the host's own deadline, as a handler that is merely slow does.
+async function wait(promise, invocation) {
+  const timer = hold(nothing, 2147483647);
+  let response;
+  try {
+    response = await promise;
+  } catch (error) {
+    letGo(timer);
+    return failed(error, invocation);
+  }
+  letGo(timer);
+  return answered(response, invocation);
+}
+
+function nothing() {}
 
 // Events have no response to carry a header: lines go over the log socket under a label that
 // the host made, before the event is reported as done.

@@ -623,8 +623,9 @@ const cases = {
   },
   async list_with_metadata_too_large_for_one_page(r2, p) {
     const customMetadata = { k: "v".repeat(8000) };
-    await Promise.all(Array.from({ length: 130 }, (_, i) =>
-      r2.put(p + String(i).padStart(3, "0"), "x", { customMetadata })));
+    for (let at = 0; at < 130; at += 26)
+      await Promise.all(Array.from({ length: 26 }, (_, i) =>
+        r2.put(p + String(at + i).padStart(3, "0"), "x", { customMetadata })));
     const seen = [];
     let cursor;
     let pages = 0;
@@ -653,8 +654,8 @@ const cases = {
     const part = await upload.uploadPart(1, "hello");
     same([part.partNumber, part.etag], [1, "5d41402abc4b2a76b9719d911017c592"]);
     const o = await upload.complete([part]);
-    same([o.size, o.etag], [5, "62e49b26bcb77f1fb66b1fa9a2d18a18-1"].map((v, i) => i ? o.etag : v));
-    truly(/^[0-9a-f]{32}-1$/.test(o.etag), "etag form");
+    const sum = hex(await crypto.subtle.digest("MD5", hexBytes(part.etag)));
+    same([o.size, o.etag], [5, `${sum}-1`]);
     const got = await r2.get(p + "a");
     same([await got.text(), got.customMetadata, got.httpMetadata, got.checksums.toJSON()],
       ["hello", { k: "v" }, { contentType: "text/plain" }, {}]);
