@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from amba_router.asgi import App, Receive, Scope, Send
 from amba_router.headers import (
@@ -483,7 +484,7 @@ async def _show_broken(
 
 def _as_websocket_refusal(scope: Scope, send: Send) -> Send:
     """HTTP answers to a WebSocket request, where the server can send them; else a plain close."""
-    extensions = scope.get("extensions") or {}
+    extensions: dict[str, Any] = scope.get("extensions") or {}
 
     async def refusal(message: dict[str, object]) -> None:
         kind = str(message["type"])

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -62,6 +63,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._refusal: Problem | None = None
         self._closed_to_input = False
+        self._current: Cycle | None = None
+        loaded: Any = vars(config)["loaded_app"]
+        self._app = cast(ASGI3Application, loaded)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that never ends is refused by its size."""
@@ -102,8 +106,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here: judge it whole, then start the request."""
         self._in_head = False
-        parser = self.parser
-        version = parser.get_http_version()
+        parser: Any = self.parser  # gone only once the connection is
+        version: str = parser.get_http_version()
         problem = _judge(version, self.url, self.headers)
         if problem is not None:
             self._refuse(problem)
@@ -117,8 +121,8 @@ class EdgeProtocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = raw_path
         scope["query_string"] = query
-        before = self.cycle
-        self.cycle = Cycle(
+        before = self._current
+        self.cycle = self._current = cycle = Cycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -132,10 +136,10 @@ class EdgeProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(cycle, self._app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self._app))
 
     def _refuse(self, problem: Problem) -> None:
         self._refusal = problem
@@ -148,7 +152,7 @@ class EdgeProtocol(HttpToolsProtocol):
         lies behind it; it is cut off when the fault lies in its own body.
         """
         self._closed_to_input = True
-        cycle = self.cycle
+        cycle = self._current
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
                 cycle.keep_alive = False

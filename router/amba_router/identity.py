@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from amba_router.signing import check_id
 from amba_runtime import limits
@@ -94,7 +95,9 @@ class Identities:
             "iat": now,
             "exp": now + SESSION_S,
         }
-        return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
+        # pyjwt leaves a type open here and in `decode`
+        encode = cast(Callable[..., str], jwt.encode)  # pyright: ignore[reportUnknownMemberType]
+        return encode(claims, self._key, algorithm=_ALGORITHM)
 
     def of(self, fields: Headers) -> Identity:
         """Who sent these headers. Nobody for a bad credential: never an error (H-4)."""
@@ -135,7 +138,11 @@ class Identities:
         import jwt
 
         try:
-            claims: dict[str, Any] = jwt.decode(
+            decode = cast(
+                Callable[..., dict[str, Any]],
+                jwt.decode,  # pyright: ignore[reportUnknownMemberType]
+            )
+            claims = decode(
                 text,
                 self._key,
                 algorithms=[_ALGORITHM],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from amba_runtime import limits
 
@@ -100,11 +100,12 @@ class Tell:
             return tell
         if not isinstance(data, dict):
             return tell
-        for row in _rows(data.get("l"), 3):
+        found = cast(dict[str, Any], data)
+        for row in _rows(found.get("l"), 3):
             level, at, message = row
-            if isinstance(level, str) and isinstance(message, list):
+            if isinstance(level, str) and _is_list(message):
                 tell.logs.append(LogLine(level[:16], message, _ms(at)))
-        for row in _rows(data.get("e"), 4):
+        for row in _rows(found.get("e"), 4):
             name, message, stack, at = row
             tell.exceptions.append(
                 GuestException(
@@ -121,10 +122,14 @@ class Tell:
 
 
 def _rows(value: Any, width: int) -> list[list[Any]]:
-    if not isinstance(value, list):
+    if not _is_list(value):
         return []
-    rows: list[Any] = value[: limits.LOG_LINES.value]
-    return [row for row in rows if isinstance(row, list) and len(row) == width]
+    rows = value[: limits.LOG_LINES.value]
+    return [row for row in rows if _is_list(row) and len(row) == width]
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def _text(value: Any, most: int) -> str:

@@ -18,6 +18,8 @@ import select
 import signal
 import socket
 import sys
+from types import FrameType
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 FDS_MAX = 16
@@ -31,10 +33,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def start(order: dict[str, object], fds: list[int]) -> int:
+def _noted(_signal: int, _frame: FrameType | None) -> None:
+    """A child ended: the wake-up descriptor has told the loop already."""
+
+
+def start(order: dict[str, Any], fds: list[int]) -> int:
     """Fork and exec one engine; `fds` become 0, 1, 2, 3, ... in the child. Returns its pid."""
     me = os.getpid()
-    argv = [str(a) for a in order["argv"]]  # type: ignore[attr-defined]
+    argv = [str(a) for a in order["argv"]]
     pid = os.fork()
     if pid:
         return pid
@@ -61,11 +67,11 @@ def serve(link: socket.socket) -> None:
     os.set_blocking(wake_r, False)
     os.set_blocking(wake_w, False)
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, _noted)
     for quiet in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(quiet, signal.SIG_IGN)
     alive: set[int] = set()
-    buffer = b""
+    buffer: bytes = b""
     queued: list[int] = []
     poll = select.poll()
     poll.register(link, select.POLLIN)
@@ -87,7 +93,9 @@ def serve(link: socket.socket) -> None:
                 say({"exit": pid, "code": os.waitstatus_to_exitcode(status)})
         if link.fileno() not in ready:
             continue
-        data, fds, _, _ = socket.recv_fds(link, 65536, FDS_MAX)
+        received: Any = socket.recv_fds(link, 65536, FDS_MAX)
+        data = bytes(received[0])
+        fds: list[int] = received[1]
         if not data:
             break
         queued += fds

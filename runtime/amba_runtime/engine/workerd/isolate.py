@@ -11,7 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from amba_runtime import limits, wire
 from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
@@ -286,7 +286,7 @@ class WorkerdIsolate:
             raise InternalError(
                 InternalCode.ENGINE_PROTOCOL, f"the control worker answered {path} with {status}"
             )
-        return answer
+        return cast(dict[str, Any], answer)
 
     async def _late(self, request: wire.Request) -> wire.Response:
         """Console lines that were written after their invocation was answered."""
