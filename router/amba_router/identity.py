@@ -31,6 +31,13 @@ class Identity:
     user_id: str = ""
     developer_id: str = ""
 
+    @property
+    def text(self) -> str:
+        """As `parse_persona` reads it."""
+        if self.user_id:
+            return f"user:{self.user_id}"
+        return f"developer:{self.developer_id}" if self.developer_id else "anonymous"
+
 
 NOBODY = Identity()
 

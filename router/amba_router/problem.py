@@ -36,7 +36,8 @@ class Problem:
         }
         if self.details:
             error["details"] = self.details
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        # a guest's message may hold half a surrogate pair, which UTF-8 cannot say
+        return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
 
     def headers(self, length: int) -> list[tuple[bytes, bytes]]:
         """Of the answer."""

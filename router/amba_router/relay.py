@@ -7,6 +7,8 @@ that leaves ends the guest's work; a guest that is silent too long is cut off.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Generator
+from typing import Any
 
 from amba_router.asgi import Message, Receive, Send
 from amba_router.problem import PAYLOAD_TOO_LARGE, Problem
@@ -36,6 +38,7 @@ class Relay:
 
     __slots__ = (
         "_deadline_s",
+        "_first_byte_s",
         "_head",
         "_idle_s",
         "_limits",
@@ -75,54 +78,57 @@ class Relay:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._deadline_s = 0.0
+        self._first_byte_s = 0.0
         self._idle_s = limits.idle_ms / 1000
 
     # request body
 
     async def send_body(self, length: int | None) -> None:
-        """Pass the body on: at once when it is here, in a task of its own when it streams."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.gone = True
-            self.exchange.abort()
-            return
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            self.exchange.write(body)
-            self.exchange.end()
-            return
-        self._uploaded = False
-        self._reader = self._loop.create_task(self._pump(body))
+        """Pass the body on: at once when it is here, in a task of its own while it is coming.
 
-    async def _pump(self, body: bytes) -> None:
+        Does not wait for the client: a guest may answer before it has the body, or without it.
+        """
+        waiting = self._receive().__await__()
+        try:
+            pending = next(waiting)
+        except StopIteration as here:
+            message: Message = here.value
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                self.exchange.write(message.get("body", b""))
+                self.exchange.end()
+                return
+            coming: Awaitable[Message] = _Here(message)
+        else:
+            coming = _Begun(waiting, pending)
+        self._uploaded = False
+        self._reader = self._loop.create_task(self._pump(coming))
+
+    async def _pump(self, coming: Awaitable[Message]) -> None:
         most = self._limits.request_body_bytes
         size = 0
         exchange = self.exchange
         try:
             while True:
+                message = await coming
+                if message["type"] == "http.disconnect":
+                    self.gone = True
+                    exchange.abort()
+                    return
+                body: bytes = message.get("body", b"")
                 size += len(body)
                 if size > most:
                     self.too_large = True
                     exchange.abort()
                     return
                 exchange.write(body)
-                await exchange.drain()
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    self.gone = True
-                    exchange.abort()
-                    return
-                body = message.get("body", b"")
                 if not message.get("more_body", False):
-                    size += len(body)
-                    if size > most:
-                        self.too_large = True
-                        exchange.abort()
-                        return
-                    exchange.write(body)
                     exchange.end()
                     self._uploaded = True
                     break
+                await exchange.drain()
+                if self._first_byte_s:  # the guest cannot be late while its input is coming
+                    self._deadline_s = self._loop.time() + self._first_byte_s
+                coming = self._receive()
         except WireError:
             return  # whoever waits for the answer learns of it
         await self._watch()
@@ -146,8 +152,8 @@ class Relay:
         """
         head = self.exchange.head()
         if not head.done():
-            first_byte_ms = self._limits.first_byte_ms
-            self._deadline_s = self._loop.time() + first_byte_ms / 1000 if first_byte_ms else 0.0
+            self._first_byte_s = first_byte_s = self._limits.first_byte_ms / 1000
+            self._deadline_s = self._loop.time() + first_byte_s if first_byte_s else 0.0
             self._timer = self._loop.call_later(numbers.DISCONNECT_WATCH_S.value, self._tick)
         try:
             await head
@@ -178,6 +184,7 @@ class Relay:
             self._timer = self._loop.call_later(left_s, self._tick)
 
     def _disarm(self) -> None:
+        self._first_byte_s = 0.0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -233,3 +240,34 @@ class Relay:
             self._reader = None
         if not self._released:
             self.exchange.abort()
+
+
+class _Begun:
+    """A wait whose first step was taken outside the task that ends it.
+
+    Args:
+        waiting: suspended on `pending`, the future that it had yielded.
+    """
+
+    __slots__ = ("_pending", "_waiting")
+
+    def __init__(self, waiting: Generator[Any, None, Message], pending: object) -> None:
+        self._waiting = waiting
+        self._pending = pending
+
+    def __await__(self) -> Generator[Any, None, Message]:
+        yield self._pending
+        return (yield from self._waiting)
+
+
+class _Here:
+    """A message that is there already, where one is waited for."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def __await__(self) -> Generator[Any, None, Message]:
+        return self._message
+        yield  # makes this a generator

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Sequence
 
 from amba_router.asgi import Receive, Send
-from amba_runtime.engine.base import Isolate, Refused, Socket
+from amba_runtime.engine.base import Isolate, Socket
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import Headers, WireError
+
+_NO_CODE, _BROKE_OFF = 1005, 1006  # what stands for no code at all: neither may be sent
 
 
 async def relay_socket(
@@ -24,20 +26,14 @@ async def relay_socket(
     """Open a socket to the guest and pass messages until either side closes.
 
     Returns:
-        The HTTP status (101 for an accepted socket) and the outcome.
+        The HTTP status (always 101) and the outcome: `canceled` when the caller broke off.
 
     Raises:
+        Refused: the guest answered with an ordinary response; nothing was sent to the caller.
         WireError: the engine is gone before it answered.
     """
     await receive()  # websocket.connect
-    try:
-        guest = await isolate.socket(target, headers, subprotocols)
-    except Refused as refusal:
-        fields = [f for f in refusal.headers if f[0] not in not_passed_on]
-        await send({"type": "http.response.start", "status": refusal.status, "headers": fields})
-        await send({"type": "http.response.body", "body": refusal.body})
-        crashed = any(n == b"amba-run-outcome" for n, _ in refusal.headers)
-        return refusal.status, Outcome.EXCEPTION if crashed else Outcome.OK
+    guest = await isolate.socket(target, headers, subprotocols)
     fields = [
         f
         for f in guest.headers
@@ -46,17 +42,19 @@ async def relay_socket(
     await send({"type": "websocket.accept", "subprotocol": guest.subprotocol, "headers": fields})
     outward = asyncio.create_task(_outward(guest, send))
     inward = asyncio.create_task(_inward(guest, receive))
+    code, reason = 1001, ""
     try:
         await asyncio.wait({outward, inward}, return_when=asyncio.FIRST_COMPLETED)
-        broke = inward.done() and inward.result() is False
-        if outward.done():
-            outward.result()
-        return 101, Outcome.CANCELED if broke else Outcome.OK
+        if not inward.done():
+            # the guest has closed, and the caller was told; or it could not be told any more
+            return 101, Outcome.CANCELED if outward.exception() is not None else Outcome.OK
+        code, reason = inward.result()
+        return 101, Outcome.CANCELED if code == _BROKE_OFF else Outcome.OK
     finally:
         for task in (outward, inward):
             task.cancel()
         await asyncio.gather(outward, inward, return_exceptions=True)
-        await guest.close(1001, "")
+        await guest.close(code, reason)
 
 
 async def _outward(guest: Socket, send: Send) -> None:
@@ -67,22 +65,26 @@ async def _outward(guest: Socket, send: Send) -> None:
         else:
             await send({"type": "websocket.send", "bytes": message})
     code = guest.close_code
-    # 1005 and 1006 say "none given" and "broke off": neither may be sent
-    sendable = 1000 if code in (None, 1005) else 1011 if code == 1006 else code
-    await send({"type": "websocket.close", "code": sendable, "reason": guest.close_reason})
+    if code in (None, _NO_CODE):
+        code = 1000
+    elif code == _BROKE_OFF:
+        code = 1011
+    await send({"type": "websocket.close", "code": code, "reason": guest.close_reason})
 
 
-async def _inward(guest: Socket, receive: Receive) -> bool:
-    """Caller to guest. False when the caller broke off without a close."""
+async def _inward(guest: Socket, receive: Receive) -> tuple[int, str]:
+    """Caller to guest, until the caller closes: its code and reason, 1006 when it broke off."""
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
-            code = int(message.get("code") or 1005)
-            sendable = code if code not in (1005, 1006, 1015) else 1000
-            await guest.close(sendable, str(message.get("reason") or ""))
-            return code != 1006
+            code = int(message.get("code") or _NO_CODE)
+            if code not in (_NO_CODE, _BROKE_OFF, 1015):
+                return code, str(message.get("reason") or "")
+            # a close frame without a code comes with a reason, a lost connection with none
+            return (1000, "") if message.get("reason") is not None else (_BROKE_OFF, "")
         text = message.get("text")
         try:
             await guest.send(text if text is not None else message["bytes"])
         except WireError:
-            return True  # the guest has closed: `_outward` tells the caller
+            # the guest has closed and `_outward` tells the caller, who may leave meanwhile
+            continue

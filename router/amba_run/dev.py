@@ -8,9 +8,10 @@ Source: architecture.md section 4; issue "Serve a function" item 6.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
-import time
-from collections.abc import Coroutine, Iterable
+import os
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,21 @@ from amba_bundler.messages import BuildFailed, render_errors
 from amba_router.identity import Identity
 from amba_router.routes import Project, Route
 from amba_run import dev_state
-from amba_run.config import ProjectConfig, load_config
-from amba_run.dev_state import Credentials
+from amba_run.config import CONFIG_FILES, ProjectConfig, load_config
+from amba_run.config_reader import ENTRY_SUFFIXES
+from amba_run.dev_state import DEVELOPER_ID, Claim, Running
 from amba_run.discovery import Discovery, FunctionSource, SourceKind, discover, folder_of
 from amba_run.node import SUFFIX, Node, Tenant
 from amba_run.report import Reporter
-from amba_run.secrets_files import load_secrets
+from amba_run.secrets_files import SECRETS_FILES, load_secrets
 from amba_run.watcher import Watcher
 from amba_runtime import limits
 from amba_runtime.admission import Violation, judge, judge_start
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine, StartFailed
-from amba_runtime.errors import AmbaRunError, UserError
+from amba_runtime.errors import AmbaRunError, UserCode, UserError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import FunctionName
-
-DEVELOPER_ID = "d_local"
-CONFIG_FILES = ("amba.toml", "pyproject.toml")
-SECRETS_FILES = (".dev.vars", ".env")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,13 @@ class DevOptions:
     persona: Identity = field(default_factory=Identity)
     allow_egress: tuple[str, ...] = ()
     watch: bool = True
+    token: str | None = None
+    """What callers from beyond loopback have to know; needed to listen there."""
 
 
 @dataclass(slots=True)
 class _Function:
-    """One function of the folder. `inputs` is what a change of rebuilds it."""
+    """One function of the folder. `inputs` are the files whose change rebuilds it."""
 
     source: FunctionSource
     route: Route
@@ -65,6 +65,12 @@ class _Function:
     version: int = 0
     serving: tuple[str, object] | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    queued: bool = False
+    """An update waits for its turn: it will see whatever is saved until then."""
+    gone: bool = False
+    """Its source was removed or moved: what is being started for it will not serve."""
+    built_s: float = 0.0
+    """When its newest build began, by the wall clock."""
 
 
 class DevServer:
@@ -78,28 +84,37 @@ class DevServer:
         self._esbuild = esbuild
         self._clock = clock
         self._say = say
-        self._folder = folder_of(options.path)
-        self._config: ProjectConfig = load_config(self._folder)
-        self._secrets = load_secrets(self._folder)
-        self._credentials = dev_state.load_credentials(options.state)
+        self._given = folder_of(options.path)
+        # what is watched and compared with the bundler's inputs; messages show what was given
+        self._folder = Path(os.path.realpath(self._given))
+        self._config: ProjectConfig = load_config(self._given)
+        self._secrets = load_secrets(self._given)
+        self._claim = Claim(options.state)
+        self._claim.take()
+        try:
+            self._credentials = dev_state.load_credentials(options.state)
+        except BaseException:
+            self._claim.drop()
+            raise
         self._functions: dict[FunctionName, _Function] = {}
+        self._versions: dict[FunctionName, int] = {}
+        self._discovering = asyncio.Lock()
+        self._discovery_queued = False
+        self._held: list[Callable[[], None]] | None = []
         self._builds = asyncio.Semaphore(limits.REBUILDS_AT_ONCE.value)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watcher: Watcher | None = None
         self._stopping = False
+        self.ready = False
         allow = [f"{host}:{port}" for host, port in self._config.egress_allow]
         self.node = Node(
             engine=engine,
             clock=clock,
             state=options.state,
             egress_allow=(*allow, *options.allow_egress),
+            token=options.token,
         )
         self.node.journal.listen(say.requests, say.late)
-
-    @property
-    def credentials(self) -> Credentials:
-        """The keys of this state directory."""
-        return self._credentials
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop; everything has ended on return.
@@ -112,7 +127,8 @@ class DevServer:
             await stop.wait()
         finally:
             self._stopping = True
-            self._say.stopping()
+            if self.ready:
+                self._say.stopping()
             await self._close()
 
     async def _open(self) -> None:
@@ -137,12 +153,23 @@ class DevServer:
         await self.node.listen()
         dev_state.announce(
             options.state,
-            origin=self.node.origin,
-            credentials=credentials,
-            slug=slug,
-            folder=self._folder,
+            Running(
+                state=options.state,
+                origin=self.node.origin,
+                pat=credentials.pat,
+                project_id=project.id,
+                slug=slug,
+                suffix=SUFFIX,
+                folder=self._folder,
+                pid=os.getpid(),
+                persona=options.persona.text,
+            ),
         )
         self._say.ready(self._facts(project))
+        self.ready = True
+        held, self._held = self._held or [], None
+        for say in held:
+            say()
         self._warn(found.warnings)
         self._warn(self._secrets.warnings)
         if not self._functions:
@@ -152,7 +179,7 @@ class DevServer:
             )
         if options.watch:
             self._watcher = Watcher(lambda paths: self._changed(project, paths))
-            self._rewatch()
+            self._spawn(self._rewatch())
 
     async def _close(self) -> None:
         dev_state.withdraw(self._options.state)
@@ -162,6 +189,7 @@ class DevServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(self.node.close(), self._esbuild.close())
+        self._claim.drop()
 
     def _facts(self, project: Project) -> dict[str, object]:
         origin = f"http://{project.slug}.{SUFFIX}:{self.node.port}"
@@ -174,6 +202,7 @@ class DevServer:
             "functions": [
                 {"name": name, "url": f"{origin}/{name}", "version": f.version}
                 for name, f in sorted(self._functions.items())
+                if f.route.slot is not None
             ],
             "keys": {"pat": c.pat, "client": c.client_key, "server": c.server_key},
         }
@@ -190,52 +219,86 @@ class DevServer:
         sources = {s.name: s for s in found.functions}
         for name in [n for n in self._functions if n not in sources]:
             gone = self._functions.pop(name)
+            gone.gone = True
             del project.routes[name.encode()]
             if gone.route.slot is not None:
                 self.node.retire(gone.route.slot)
         for name, source in sources.items():
             known = self._functions.get(name)
             if known is None or known.source != source:
-                route = self.node.route(project, name)
-                made = _Function(source, route, version=known.version if known else 0)
+                if known is not None:
+                    known.gone = True
+                made = _Function(
+                    source, self.node.route(project, name), version=self._versions.get(name, 0)
+                )
                 self._functions[name] = made
                 fresh.append(made)
         return fresh
 
     async def _update(self, function: _Function, *, reload: bool = False) -> None:
         """Build, start, judge, switch. Whatever fails leaves the old version serving."""
+        if function.queued:
+            return
+        function.queued = True
         async with function.turn, self._builds:
-            if self._stopping:
+            function.queued = False
+            if self._stopping or function.gone:
                 return
-            began = time.perf_counter()
+            began_s = self._clock.monotonic_s()
+            function.built_s = self._clock.time_s()
+            before = function.inputs
+            healed = function.route.broken is not None
             try:
-                await self._deploy(function)
-            except BuildFailed as failure:
-                function.inputs = frozenset(failure.inputs)
-                text = render_errors(failure.errors)
-                self._break(function, f"the newest source does not build: {failure.message}", text)
-                self._say.build_failed(
-                    function.source.name, [asdict(e) for e in failure.errors], text
-                )
-                return
-            except _Refused as refusal:
-                text = "\n".join(f"{v.code}: {v.message}\n{v.stack}" for v in refusal.violations)
-                message = refusal.violations[0].message
-                self._break(function, f"the newest source was refused: {message}", text)
-                self._say.rejected(function.source.name, refusal.violations)
-                return
+                switched = await self._deploy(function)
             except AmbaRunError as error:
-                self._break(function, str(error), str(error))
-                hint = f"\n  {error.hint}" if isinstance(error, UserError) and error.hint else ""
-                self._say.warn(f"{function.source.name}: {error}{hint}")
-                return
-            finally:
-                self._rewatch()
-            if reload:
-                ms = (time.perf_counter() - began) * 1000
-                self._say.reload(function.source.name, function.version, ms)
+                self._failed(function, error)
+            except _Refused as refusal:
+                self._refused(function, refusal.violations)
+            else:
+                if reload and (switched or healed):
+                    ms = (self._clock.monotonic_s() - began_s) * 1000
+                    self._say.reload(function.source.name, function.version, ms)
+        if function.inputs != before:
+            await self._rewatch()
 
-    async def _deploy(self, function: _Function) -> None:
+    def _failed(self, function: _Function, error: AmbaRunError) -> None:
+        """The newest source gave no bundle, or the engine could not start it."""
+        name = function.source.name
+        if isinstance(error, BuildFailed):
+            function.inputs = frozenset(error.inputs)
+            if self._watcher is not None and (
+                error.code is UserCode.ENTRY_NOT_FOUND
+                or _saved_since(function.inputs, function.built_s)
+            ):
+                return  # half-saved, or removed: the next change tells
+            text = render_errors(error.errors)
+            self._break(function, f"the newest source does not build: {error.message}", text)
+            errors = [asdict(e) for e in error.errors]
+            self._tell(lambda: self._say.build_failed(name, errors, text))
+            return
+        hint = f"\n  {error.hint}" if isinstance(error, UserError) and error.hint else ""
+        self._break(function, str(error), str(error))
+        self._say.warn(f"{name}: {error}{hint}")
+
+    def _refused(self, function: _Function, violations: tuple[Violation, ...]) -> None:
+        text = "\n".join(f"{v.code}: {v.message}\n{v.stack}" for v in violations)
+        self._break(function, f"the newest source was refused: {violations[0].message}", text)
+        self._tell(lambda: self._say.rejected(function.source.name, violations))
+
+    def _tell(self, say: Callable[[], None]) -> None:
+        """Say it now; before the ready line, which comes first, right after that."""
+        if self._held is None:
+            say()
+        else:
+            self._held.append(say)
+
+    async def _deploy(self, function: _Function) -> bool:
+        """Returns False where the newest source is what serves already.
+
+        Raises:
+            AmbaRunError: BuildFailed, or the engine cannot be had.
+            _Refused: the bundle may not serve.
+        """
         source = function.source
         if source.kind is SourceKind.PYTHON:
             raise _Refused(_PYTHON)
@@ -250,8 +313,9 @@ class DevServer:
         )
         serving = (built.bundle.sha256, settings)
         if serving == function.serving and function.route.slot is not None:
+            function.route.slot.bundle = built.bundle  # the same code; its map may have moved
             function.route.broken = None
-            return
+            return False
         project = self.node.projects.all()[0]
         secrets, function_limits, storage, date = settings
         try:
@@ -272,9 +336,14 @@ class DevServer:
         if violations:
             await self.node.discard(slot)
             raise _Refused(violations)
+        if function.gone:
+            await self.node.discard(slot)
+            return False
         function.version += 1
+        self._versions[source.name] = function.version
         function.serving = serving
         self.node.activate(function.route, slot)
+        return True
 
     def _break(self, function: _Function, message: str, text: str) -> None:
         function.route.broken = (message, _page(function.source.name, message, text))
@@ -289,41 +358,63 @@ class DevServer:
         if paths & settings:
             self._spawn(self._reconfigure(project))
             return
-        touched = [f for f in self._functions.values() if f.inputs & paths]
-        for function in touched:
-            self._spawn(self._update(function, reload=True))
-        if any(self._may_be_entry(path) for path in paths):
+        for function in self._functions.values():
+            if function.inputs & paths and not function.queued:
+                self._spawn(self._update(function, reload=True))
+        if any(self._concerns_discovery(path) for path in paths):
             self._spawn(self._rediscover(project))
 
-    def _may_be_entry(self, path: Path) -> bool:
-        inside = path.parent == self._folder or path.parent.parent == self._folder
-        return inside and not any(path in f.inputs for f in self._functions.values())
+    def _concerns_discovery(self, path: Path) -> bool:
+        """A file or folder that may have become an entrypoint, or one that is no more."""
+        inside = path.relative_to(self._folder).parts if path.is_relative_to(self._folder) else ()
+        if not 1 <= len(inside) <= 2 or any(part[0] in "._" for part in inside):
+            return False
+        if path.suffix not in ("", *ENTRY_SUFFIXES):
+            return False
+        known = any(path == f.source.entry for f in self._functions.values())
+        return not (known and path.exists())
 
     async def _rediscover(self, project: Project) -> None:
-        try:
-            found = discover(self._options.path, self._config)
-        except UserError as error:
-            self._say.warn(f"{error.message} {error.hint}")
+        """Look at the folder again: serve what is new, drop what is gone."""
+        if self._discovery_queued:
             return
-        fresh = self._apply(project, found)
-        self._rewatch()
-        await asyncio.gather(*[self._update(f, reload=True) for f in fresh])
+        self._discovery_queued = True
+        async with self._discovering:
+            self._discovery_queued = False
+            try:
+                found = discover(self._options.path, self._config)
+                if self._functions.keys() - {s.name for s in found.functions}:
+                    # an editor that replaces a file may leave a moment without one
+                    await self._clock.sleep(limits.WATCH_GONE_S.value)
+                    found = discover(self._options.path, self._config)
+            except UserError as error:
+                self._say.warn(f"{error.message} {error.hint}")
+                return
+            fresh = self._apply(project, found)
+        await asyncio.gather(
+            self._rewatch(), *[self._update(function, reload=True) for function in fresh]
+        )
 
     async def _reconfigure(self, project: Project) -> None:
         """Settings or secrets changed: read them, and restart what they concern."""
         try:
-            config, secrets = load_config(self._folder), load_secrets(self._folder)
+            config, secrets = load_config(self._given), load_secrets(self._given)
         except UserError as error:
             self._say.warn(f"the old settings stay: {error.message} {error.hint}")
             return
-        self._config = config
+        before, self._config = self._config, config
         self._secrets = secrets
         self._warn(secrets.warnings)
+        if (before.project_slug, before.egress_allow) != (config.project_slug, config.egress_allow):
+            self._say.warn("the project's slug and [egress] allow take effect at the next start")
         await self._rediscover(project)
         await asyncio.gather(*[self._update(f, reload=True) for f in self._functions.values()])
 
-    def _rewatch(self) -> None:
-        """Watch the folders of every input, the folder itself, and its direct subfolders."""
+    async def _rewatch(self) -> None:
+        """Watch the folders of every input, the folder itself, and its direct subfolders.
+
+        What was saved after it was read and before the watch stood is looked at again.
+        """
         if self._watcher is None or self._stopping:
             return
         folders = {path.parent for f in self._functions.values() for path in f.inputs}
@@ -332,9 +423,19 @@ class DevServer:
             folders.update(
                 child
                 for child in self._folder.iterdir()
-                if child.is_dir() and child.name[0] not in "._" and child.name != "node_modules"
+                if child.name[0] not in "._" and child.name != "node_modules" and child.is_dir()
             )
-        self._watcher.watch(folders)
+        try:
+            stands_anew = await self._watcher.watch(folders)
+        except (OSError, TimeoutError) as error:
+            self._say.warn(f"changes cannot be watched ({error}); amba-run doctor says more")
+            return
+        if stands_anew:
+            project = self.node.projects.all()[0]
+            self._spawn(self._rediscover(project))
+            for function in self._functions.values():
+                if _saved_since(function.inputs, function.built_s - limits.WATCH_SLACK_S.value):
+                    self._spawn(self._update(function, reload=True))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -346,6 +447,14 @@ class _Refused(Exception):
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__(violations[0].message)
         self.violations = violations
+
+
+def _saved_since(inputs: Iterable[Path], at_s: float) -> bool:
+    for path in inputs:
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime >= at_s:
+                return True
+    return False
 
 
 _PYTHON = (

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from amba_router.asgi import Scope, Send
+from amba_router.asgi import App, Scope, Send
 from amba_router.dispatch import Dispatcher
 from amba_router.hosts import Hosts
 from amba_router.identity import NOBODY, Identities, Identity
@@ -25,7 +25,8 @@ from amba_router.routes import Project, Projects, Route
 from amba_router.services.storage.routes import serve_object
 from amba_router.services.storage.service import StorageService
 from amba_router.signing import Keyring
-from amba_run.serve import Listener, bind
+from amba_run.gate import Gate
+from amba_run.serve import Listener, bind, own_addresses
 from amba_runtime.bindings.platform import platform_env
 from amba_runtime.clock import Clock
 from amba_runtime.egress import EgressPolicy, OwnAddresses
@@ -61,8 +62,15 @@ class Node:
     """
 
     def __init__(
-        self, *, engine: Engine, clock: Clock, state: Path, egress_allow: Iterable[str] = ()
+        self,
+        *,
+        engine: Engine,
+        clock: Clock,
+        state: Path,
+        egress_allow: Iterable[str] = (),
+        token: str | None = None,
     ) -> None:
+        """Args: token: what callers from beyond loopback have to know; None asks nothing."""
         self.journal = Journal()
         self.projects = Projects()
         self.origin = ""
@@ -70,6 +78,7 @@ class Node:
         self._engine = engine
         self._clock = clock
         self._egress_allow = tuple(egress_allow)
+        self._token = token
         self._roots = TrustedRoots()
         self._storage = StorageService(state, clock)
         self._sockets: list[socket.socket] = []
@@ -86,10 +95,13 @@ class Node:
         self._sockets = bind(host, port)
         self.port = self._sockets[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        if host in ("0.0.0.0", "::", "localhost"):  # noqa: S104  a comparison, not a bind
+        everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, not a bind
+        if everywhere or host == "localhost":
             shown = "127.0.0.1"
         self.origin = f"http://{shown}:{self.port}"
         platform_hosts = LOOPBACK_NAMES | {shown}
+        if everywhere:
+            platform_hosts |= own_addresses()
         hosts = Hosts(suffix=SUFFIX, cdn_suffix=CDN_SUFFIX, platform=platform_hosts)
         self._policy = EgressPolicy(
             OwnAddresses(port=self.port, api_hosts=platform_hosts),
@@ -109,7 +121,10 @@ class Node:
     async def listen(self) -> None:
         """Answer requests from here on."""
         assert self._dispatcher is not None
-        self._listener = Listener(self._dispatcher, self._sockets)
+        app: App = self._dispatcher
+        if self._token is not None:
+            app = Gate(app, self._token)
+        self._listener = Listener(app, self._sockets)
         await self._listener.open()
         self._ready = True
 

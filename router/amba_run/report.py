@@ -7,10 +7,12 @@ program that reads slowly, never holds up a request.
 from __future__ import annotations
 
 import json
-import queue
+import logging
+import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Protocol, TextIO
 
@@ -23,38 +25,81 @@ from amba_runtime.pool import Slot
 
 
 class Out:
-    """Writes text from a thread. `close` waits for what is queued, a moment at most."""
+    """Writes text from a thread. `close` waits for what is queued, a moment at most.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        lost: the line that tells how many blocks a slow reader missed.
+    """
+
+    def __init__(self, stream: TextIO, *, lost: Callable[[int], str]) -> None:
         self._stream = stream
-        self._queue: queue.Queue[str | None] = queue.Queue(limits.OUTPUT_BLOCKS.value)
+        self._say_lost = lost
+        # Everything below is changed only under `_change`.
+        self._change = threading.Condition()
+        self._waiting: deque[str] = deque()
+        self._size = 0
         self._lost = 0
+        self._ending = False
+        self._gone = False
         self._thread = threading.Thread(target=self._run, name="amba-out", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> None:
         """Queue whole lines; they are dropped, and counted, when the reader is too slow."""
-        try:
-            self._queue.put_nowait(text)
-        except queue.Full:
-            self._lost += 1
+        with self._change:
+            if self._gone:
+                return
+            full = (
+                len(self._waiting) >= limits.OUTPUT_BLOCKS.value
+                or self._size + len(text) > limits.OUTPUT_BYTES.value
+            )
+            if full:
+                self._lost += 1
+                return
+            self._waiting.append(text)
+            self._size += len(text)
+            self._change.notify()
 
     def _run(self) -> None:
-        while (text := self._queue.get()) is not None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._ending:
+                    self._change.wait()
+                if not self._waiting:
+                    return
+                text = "".join(self._waiting)
+                self._waiting.clear()
+                self._size = 0
+                if self._lost:
+                    text += self._say_lost(self._lost)
+                    self._lost = 0
             try:
-                self._stream.write(text)
-                self._stream.flush()
+                self._put(text)
             except (OSError, ValueError):
-                return  # nobody reads any more
+                with self._change:
+                    self._gone = True  # nobody reads any more
+                    self._waiting.clear()
+                return
+
+    def _put(self, text: str) -> None:
+        try:
+            descriptor = self._stream.fileno()
+        except OSError:  # no file behind it: a test's own
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        # Past the stream's own buffer: a thread that is stuck inside it would hold its lock when
+        # the interpreter ends, which then aborts the process.
+        data = memoryview(text.encode(errors="backslashreplace"))
+        while data:
+            data = data[os.write(descriptor, data) :]
 
     def close(self) -> None:
         """Idempotent."""
-        if self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=limits.OUTPUT_CLOSE_S.value)
-                self._thread.join(limits.OUTPUT_CLOSE_S.value)
-            except queue.Full:
-                pass
+        with self._change:
+            self._ending = True
+            self._change.notify()
+        self._thread.join(limits.OUTPUT_CLOSE_S.value)
 
 
 class Reporter(Protocol):
@@ -75,8 +120,8 @@ class JsonReporter:
     """One JSON object a line on stdout; talk on stderr. Source: interface.md section 3."""
 
     def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
-        self._out = Out(stdout)
-        self._err = Out(stderr)
+        self._out = Out(stdout, lost=lambda n: f'{{"event": "lost", "blocks": {n}}}\n')
+        self._err = Out(stderr, lost=_lost_line)
 
     def _say(self, event: str, **fields: Any) -> None:
         self._out.write(json.dumps({"event": event, **fields}) + "\n")
@@ -134,7 +179,7 @@ class JsonReporter:
 
     def warn(self, message: str) -> None:
         """Talk."""
-        self._err.write(f"warning: {message}\n")
+        self._err.write(f"warning: {neutral(message)}\n")
 
     def stopping(self) -> None:
         """The last event."""
@@ -161,6 +206,21 @@ def exception_json(slot: Slot | None, error: GuestException) -> dict[str, Any]:
     }
 
 
+class LogHandler(logging.Handler):
+    """Warnings of our own modules as talk, on the same never-blocking way out."""
+
+    def __init__(self, say: Reporter) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record; a traceback follows where there is one."""
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._say.warn(text)
+
+
 _RESET, _BOLD, _DIM, _RED, _GREEN, _YELLOW, _CYAN = (
     f"\x1b[{code}m" for code in ("0", "1", "2", "31", "32", "33", "36")
 )
@@ -170,7 +230,7 @@ class TerminalReporter:
     """Blocks for people: one per request, console lines and mapped stack below it."""
 
     def __init__(self, stream: TextIO, *, colour: bool) -> None:
-        self._out = Out(stream)
+        self._out = Out(stream, lost=_lost_line)
         self._colour = colour
 
     def _c(self, colour: str, text: str) -> str:
@@ -254,6 +314,10 @@ class TerminalReporter:
     def close(self) -> None:
         """Idempotent."""
         self._out.close()
+
+
+def _lost_line(blocks: int) -> str:
+    return f"({blocks} more lines or blocks were dropped: this output was read too slowly)\n"
 
 
 def neutral(text: str) -> str:

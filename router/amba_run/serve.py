@@ -87,6 +87,20 @@ def _holder(port: int) -> str:
     return ""
 
 
+def own_addresses() -> frozenset[str]:
+    """This machine's addresses as they stand in a Host header: IPv6 in brackets, no scope."""
+    import psutil
+
+    found: set[str] = set()
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET:
+                found.add(address.address)
+            elif address.family == socket.AF_INET6:
+                found.add(f"[{address.address.partition('%')[0]}]")
+    return frozenset(found)
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to whoever runs us, and tells when it accepts connections."""
 

@@ -1,4 +1,4 @@
-"""Watching exactly the files that matter, and telling which changed.
+"""Watching exactly the folders that matter, and telling which files in them changed.
 
 Folders are watched, not files: editors replace files, and a watch on the old one would go
 blind. Nothing recursive: a big tree beside the function costs nothing.
@@ -11,8 +11,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amba_runtime import limits
+
+if TYPE_CHECKING:
+    from watchfiles._rust_notify import RustNotify
 
 
 class Watcher:
@@ -23,44 +27,84 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self._folders: frozenset[Path] = frozenset()
         self._stop: threading.Event | None = None
-        self._threads: set[threading.Thread] = set()
+        self._turn = asyncio.Lock()
+        self._closed = False
 
-    def watch(self, folders: Iterable[Path]) -> None:
-        """Watch these folders, and no others, from here on."""
+    async def watch(self, folders: Iterable[Path]) -> bool:
+        """Watch these folders, and no others, from here on.
+
+        Returns:
+            True once a new watch stands; False where the folders are those watched already.
+            Between two watches nothing is missed: the new one starts first.
+
+        Raises:
+            OSError: the system gives no watch (too many, or no permission); the old one stays.
+        """
         wanted = frozenset(f for f in folders if f.is_dir())
-        if wanted == self._folders:
+        async with self._turn:
+            if wanted == self._folders or self._closed:
+                return False
+            stop = threading.Event()
+            stands: asyncio.Future[None] = self._loop.create_future()
+            threading.Thread(
+                target=self._run,
+                args=(sorted(wanted), stop, stands),
+                name="amba-watch",
+                daemon=True,
+            ).start()
+            try:
+                await asyncio.wait_for(stands, limits.WATCH_OPEN_S.value)
+            except BaseException:
+                stop.set()
+                raise
+            old, self._stop = self._stop, stop
+            self._folders = wanted
+            if old is not None:
+                old.set()
+            if self._closed:
+                stop.set()
+            return True
+
+    def _run(
+        self, folders: list[Path], stop: threading.Event, stands: asyncio.Future[None]
+    ) -> None:
+        try:
+            notify = _notify(folders)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more watchers for this user
+            self._call(_settle, stands, OSError(str(error)))
             return
-        self._folders = wanted
-        old, self._stop = self._stop, threading.Event()
-        thread = threading.Thread(
-            target=self._run, args=(sorted(wanted), self._stop), name="amba-watch", daemon=True
-        )
-        self._threads = {t for t in self._threads if t.is_alive()} | {thread}
-        thread.start()
-        if old is not None:
-            old.set()  # the new watch starts first: between the two nothing is missed
+        self._call(_settle, stands, None)
+        debounce_ms, step_ms = limits.WATCH_DEBOUNCE_MS.value, limits.WATCH_STEP_MS.value
+        with notify:
+            while not stop.is_set():
+                changes = notify.watch(debounce_ms, step_ms, 1000, stop)
+                if isinstance(changes, set):
+                    self._call(self._changed, frozenset(Path(path) for _, path in changes))
 
-    def _run(self, folders: list[Path], stop: threading.Event) -> None:
-        import watchfiles
-
-        for changes in watchfiles.watch(
-            *folders,
-            watch_filter=None,
-            debounce=int(limits.WATCH_DEBOUNCE_MS.value),
-            step=int(limits.WATCH_STEP_MS.value),
-            rust_timeout=1000,
-            yield_on_timeout=False,
-            stop_event=stop,
-            raise_interrupt=False,
-            recursive=False,
-        ):
-            paths = frozenset(Path(path) for _, path in changes)
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and so shall we
-                self._loop.call_soon_threadsafe(self._changed, paths)
+    def _call(self, what: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and so shall we
+            self._loop.call_soon_threadsafe(what, *args)
 
     async def close(self) -> None:
         """Stop watching. Threads end by themselves; they are not waited for."""
+        self._closed = True
         if self._stop is not None:
             self._stop.set()
             self._stop = None
         self._folders = frozenset()
+
+
+def _notify(folders: list[Path]) -> RustNotify:
+    # imported in the watching thread: it takes a while, and the first requests come now
+    from watchfiles._rust_notify import RustNotify
+
+    # debug, polling, its delay, recursive, and whether to overlook folders we may not read
+    return RustNotify([str(folder) for folder in folders], False, False, 300, False, True)
+
+
+def _settle(stands: asyncio.Future[None], error: OSError | None) -> None:
+    if not stands.done():
+        if error is None:
+            stands.set_result(None)
+        else:
+            stands.set_exception(error)

@@ -233,3 +233,18 @@ EGRESS_IDLE_S = Deadline(60.0, "between two chunks of an external answer", "reli
 EGRESS_DISCARD_BYTES = Limit(128 * MIB, "bytes", "of an upload dropped after its answer", "ours")
 EGRESS_DISCARD_S = Deadline(2.0, "an upload is dropped after its answer", "ours")
 EGRESS_APP_LEAVE_S = Deadline(0.25, "our app notices that a function stopped listening", "ours")
+
+# --- the command line and the dev loop ---
+OUTPUT_BYTES = Limit(16 * MIB, "bytes", "of output waiting for a slow reader", "ours")
+WATCH_GONE_S = Deadline(0.2, "a file that an editor replaces may be missing", "ours")
+WATCH_OPEN_S = Deadline(5.0, "a watch on some folders stands", "ours")
+WATCH_SLACK_S = Deadline(0.05, "a file's time may lag behind the clock", "ours; a tick is 4 ms")
+DEV_STATES = Limit(4096, "folders", "looked at to find a running dev server", "ours")
+INVOKE_IDLE_S = Deadline(300.0, "amba-run invoke waits for the next bytes", "ours")
+INVOKE_BODY_BYTES = Limit(4096 * MIB, "bytes", "sent by amba-run invoke", "ours")
+DOCTOR_RUN_S = Deadline(10.0, "a program tells its version, or a name resolves", "ours")
+INOTIFY_WATCHES = Limit(8192, "folders", "watched by all programs of a user, at least", "ours")
+INOTIFY_INSTANCES = Limit(128, "watchers", "of all programs of a user, at least", "Linux default")
+OPEN_FILES_LOW = Limit(1024, "files", "hard limit below which doctor warns", "ours")
+ENGINE_OLD_DAYS = Limit(180, "days", "age of the engine at which doctor warns", "ours")
+UNIX_PATH_BYTES = Limit(103, "bytes", "path of a Unix socket (macOS; Linux has 107)", "sys/un.h")

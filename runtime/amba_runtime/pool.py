@@ -85,6 +85,7 @@ class Slot:
             self._retired = True
             await isolate.close()
             raise
+        self.cpu_seen_s = isolate.cpu_s() or 0.0  # its start is no invocation's
         self._isolate = isolate
         return self.description
 
@@ -151,6 +152,7 @@ class Slot:
         except BaseException:
             await isolate.close()
             raise
+        self.cpu_seen_s = isolate.cpu_s() or 0.0
         self._isolate = isolate
         logger.info("%s restarted", self.manifest.name)
         return isolate

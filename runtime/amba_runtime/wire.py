@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,7 +38,7 @@ class WireError(Exception):
 
 
 class NothingSentError(WireError):
-    """The connection was gone before the first byte of the answer: the peer took no request."""
+    """The peer had closed the connection without reading our request: it may be sent again."""
 
 
 class Parser(Protocol):
@@ -98,7 +99,8 @@ class _Inbox:
         self._size += len(data)
         if self._size > limits.WIRE_BUFFER.value and not self._paused:
             self._paused = True
-            self._transport.pause_reading()
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
         self._wake()
 
     def end(self, error: WireError | None = None) -> None:
@@ -334,6 +336,9 @@ class _ServerProtocol(asyncio.Protocol):
         except httptools.HttpParserError as error:
             logger.warning("%s: bad request from the engine: %s", self._name, error)
             self._refuse(400)
+            return
+        if self._inbox is None:
+            self._count(len(data))  # a field that never ends reaches no parser event
 
     def abort(self) -> asyncio.Task[None] | None:
         """Drop the connection; the task that was at work, if any, is being cancelled."""
@@ -348,12 +353,10 @@ class _ServerProtocol(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._inbox is None:  # a trailer is not a header: dropped
             self._headers.append((name.lower(), value))
-            self._count(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
         if self._task is not None:
@@ -377,7 +380,8 @@ class _ServerProtocol(asyncio.Protocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > limits.WIRE_HEAD.value:
-            raise WireError("the request head is too large")
+            logger.warning("%s: a request head passes %d bytes", self._name, self._head_bytes)
+            self._refuse(431)
 
     # answering
 
@@ -483,6 +487,7 @@ class Connection(asyncio.Protocol):
         "_chunked",
         "_flow",
         "_head",
+        "_head_bytes",
         "_inbox",
         "_owner",
         "_parser",
@@ -505,6 +510,7 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._body_expected = True
         self._chunked = False
+        self._head_bytes = 0
         self.lost = False
         self.idle_since_s = 0.0
         self.status = 0
@@ -527,6 +533,7 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._body_expected = method != b"HEAD"
         self._chunked = length is None
+        self._head_bytes = 0
         self.status = 0
         self.headers = []
         self._inbox = _Inbox(self._transport)
@@ -560,7 +567,7 @@ class Connection(asyncio.Protocol):
     def head(self) -> asyncio.Future[None]:
         """Done when `status` and `headers` are there.
 
-        Fails with NothingSentError (no byte came back) or WireError.
+        Fails with NothingSentError (the engine never read the request) or WireError.
         """
         assert self._head is not None
         return self._head
@@ -606,8 +613,25 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._owner.forget(self)
+        unread = isinstance(exc, BrokenPipeError | ConnectionResetError)
+        if unread:
+            self._salvage()
         self._flow.resume(lost=True)
-        self._fail("the engine closed the connection")
+        self._fail("the engine closed the connection", unread=unread)
+
+    def _salvage(self) -> None:
+        """Take in what the engine had answered before a write of ours failed.
+
+        An engine whose guest does not read the whole body answers and closes. Our next write
+        then fails, and the transport gives up with the answer still lying in the socket.
+        Closing with unread bytes is also how a Unix socket tells that a request was never read.
+        """
+        if self._inbox is None or self._inbox.ended or self._transport is None:
+            return
+        fd: int = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):
+            while data := os.read(fd, limits.WIRE_BUFFER.value):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         self._flow.pause()
@@ -625,11 +649,18 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"the engine's answer is not HTTP: {error}")
             self.abort()
+            return
+        if self.status == 0:
+            self._head_bytes += len(data)
+            if self._head_bytes > limits.WIRE_HEAD.value:
+                self._fail(f"the head of the answer passes {limits.WIRE_HEAD.value} bytes")
+                self.abort()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, unread: bool = False) -> None:
         head = self._head
         if head is not None and not head.done():
-            head.set_exception(WireError(reason) if self._began else NothingSentError(reason))
+            again = unread and not self._began
+            head.set_exception(NothingSentError(reason) if again else WireError(reason))
             head.exception()  # a caller that was cancelled will not look: no noise
         if self._inbox is not None:
             self._inbox.end(WireError(reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -87,4 +88,14 @@ def run(args: list[str]) -> int:
         return 1
     except InternalError as error:
         click.echo(f"internal error [{error.code}]: {error.message}", err=True)
+        return 70
+    except BrokenPipeError:
+        # whoever read our output has left, as `head` does: nothing more is to be flushed there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        import traceback
+
+        traceback.print_exception(error)
+        click.echo("internal error: this is a mistake in amba-run; please report it", err=True)
         return 70

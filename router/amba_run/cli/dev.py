@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import shutil
 import signal
 import tempfile
@@ -47,7 +49,12 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @click.option(
     "--engine", type=click.Choice(["auto", "workerd", "wasm"]), default="auto", show_default=True
 )
-@click.option("--token", metavar="TOKEN", help="Needed to listen beyond loopback.")
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    help="Needed to listen beyond loopback: callers from there send it as Amba-Run-Token.",
+)
+@click.option("--inspect", is_flag=True, help="A debugger's port. Not emulated yet.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object per event on stdout.")
 def command(
     path: Path,
@@ -61,6 +68,7 @@ def command(
     allow_egress: tuple[str, ...],
     engine: str,
     token: str | None,
+    inspect: bool,
     json_: bool,
 ) -> int:
     """Serve the functions under PATH (a file or a folder)."""
@@ -69,10 +77,12 @@ def command(
     from amba_run.dev import DevOptions
     from amba_run.dev_state import default_state
     from amba_run.discovery import folder_of
-    from amba_run.report import for_terminal
-    from amba_runtime.errors import UserCode, UserError
+    from amba_run.report import LogHandler, for_terminal
+    from amba_runtime.errors import NotEmulatedError, UserCode, UserError
     from amba_runtime.manifest import PROJECT_SLUG
 
+    if inspect:
+        raise NotEmulatedError("--inspect", hint="leave it out; console lines and stacks are shown")
     if project is not None and PROJECT_SLUG.match(project) is None:
         raise UserError(
             UserCode.INVALID_NAME,
@@ -89,43 +99,64 @@ def command(
         raise click.UsageError(f"--port {port} is not between 0 and 65535")
     if ephemeral and state is not None:
         raise click.UsageError("--ephemeral keeps nothing, --state keeps it: choose one")
-    folder = folder_of(path)
-    kept = state or (None if ephemeral else default_state(folder))
+    who = parse_persona(persona)
+    folder_of(path)
+    kept = state or (None if ephemeral else default_state(path))
     place = kept or Path(tempfile.mkdtemp(prefix="amba-state-"))
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(place)
     environment = Environment.of_process()
     say = for_terminal(json_=json_, no_colour=environment.no_color)
+    handler = LogHandler(say)
+    logging.getLogger("amba").addHandler(handler)
     options = DevOptions(
         path=path,
         state=place,
         host=host,
         port=port,
         project=project,
-        persona=parse_persona(persona),
+        persona=who,
         allow_egress=allow_egress,
         watch=not no_watch,
+        token=token,
     )
     if host not in _LOOPBACK:
-        say.warn(f"listening on {host}: everybody who reaches this port can call your functions")
+        say.warn(
+            f"listening on {host}: whoever reaches this port and knows the token can call your "
+            "functions, and what they send can be read on the way"
+        )
     try:
         return _run(options, say, engine)
     finally:
+        logging.getLogger("amba").removeHandler(handler)
         say.close()
         if kept is None:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
-    import uvloop
+def _make(state: Path) -> None:
+    from amba_runtime.errors import UserCode, UserError
 
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UserError(
+            UserCode.INVALID_CONFIG,
+            f"the state directory {state} cannot be made: {error.strerror}",
+            hint="name another with --state, or use --ephemeral",
+        ) from error
+
+
+def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
     from amba_bundler.esbuild import Esbuild
     from amba_run.config import Environment
     from amba_run.dev import DevServer
     from amba_runtime.clock import SystemClock
     from amba_runtime.engine.auto import choose
+    from amba_runtime.errors import InternalError
 
     environment = Environment.of_process()
     _raise_file_limit()
+    _calm_collector()
 
     async def serve() -> int:
         stop = asyncio.Event()
@@ -137,15 +168,27 @@ def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
             stop.set()
 
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, interrupt, 130)
-        loop.add_signal_handler(signal.SIGTERM, interrupt, 0)
+        for name, with_code in (("SIGINT", 130), ("SIGTERM", 0), ("SIGHUP", 130)):
+            # Windows has no SIGHUP, and its loop takes no handlers: Ctrl-C then raises
+            with contextlib.suppress(NotImplementedError, AttributeError):
+                loop.add_signal_handler(getattr(signal, name), interrupt, with_code)
         override = str(environment.workerd) if environment.workerd else None
         engine = choose(engine_name, workerd=override)
         esbuild = Esbuild(environment.esbuild)
         server = DevServer(options, engine=engine, esbuild=esbuild, clock=SystemClock(), say=say)
-        await server.run(stop)
+        try:
+            await server.run(stop)
+        except InternalError as error:
+            if server.ready:
+                raise
+            click.echo(f"did not start [{error.code}]: {error.message}", err=True)
+            return 3
         return code
 
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.run(serve())
     return uvloop.run(serve())
 
 
@@ -160,3 +203,12 @@ def _raise_file_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _calm_collector() -> None:
+    """Spare the data path full collections of a heap that is almost all modules and settings."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

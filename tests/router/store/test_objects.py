@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def names(page: Page) -> list[bytes]:
     return [e if isinstance(e, bytes) else e.key for e in page.entries]
 
 
+@pytest.mark.slow
 def test_pages_together_are_the_whole_list(tmp_path: Path) -> None:
     """Any keys, prefix, delimiter and page size: nothing missing, nothing twice (H8)."""
     blobs = Blobs(tmp_path / "blobs")

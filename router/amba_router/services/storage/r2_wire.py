@@ -5,32 +5,35 @@
     answer  cf-r2-metadata-size: N, body: N bytes of JSON, value
     refusal status >= 400, cf-r2-error: {"version":1,"v4code":10007,"message":"..."}
 
-64-bit numbers arrive as decimal text; absent members are left out. Source: r2-api.capnp in
-workerd; engines.md section 3. What arrives was shaped by a guest: everything is checked.
+Source: engines.md section 3; r2-rpc.c++ in workerd. `r2_decode` reads the JSON.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from amba_router.services.storage.body import ObjectBody
-from amba_router.services.storage.rules import (
-    Condition,
-    ETag,
-    Fault,
-    R2Error,
-    Range,
-    Strength,
-    parse_range,
+from amba_router.services.storage.cursor import encode_cursor
+from amba_router.services.storage.r2_decode import (
+    Json,
+    array,
+    checksums,
+    condition,
+    items,
+    metadata,
+    number,
+    parse,
+    refuse_customer_keys,
+    text,
+    texts,
+    wanted_range,
 )
-from amba_router.services.storage.service import encode_cursor
+from amba_router.services.storage.rules import Fault, R2Error
 from amba_router.store.blobs import ALGORITHMS
-from amba_router.store.records import Metadata, Page, StoredObject
+from amba_router.store.records import Page, StoredObject
 from amba_runtime import limits
 from amba_runtime.errors import AmbaRunError
 from amba_runtime.manifest import ProjectId
@@ -41,15 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("amba.storage")
 
-Json = Mapping[str, Any]
-
-_HTTP_FIELDS = (
-    "contentType",
-    "contentLanguage",
-    "contentDisposition",
-    "contentEncoding",
-    "cacheControl",
-)
 _INCLUDE_HTTP, _INCLUDE_CUSTOM = 0, 1
 
 
@@ -86,10 +80,10 @@ class _Bucket:
         self._project_id = project_id
 
     async def get(self, request: Request) -> Response:
-        asked = _parse(request.header(b"cf-r2-request") or b"")
+        asked = parse(request.header(b"cf-r2-request") or b"")
         method = asked.get("method")
         if method == "head":
-            found = await self._service.head(self._project_id, _text(asked, "object"))
+            found = await self._service.head(self._project_id, text(asked, "object"))
             return _answer(_object_json(found, span=(0, found.size)))
         if method == "get":
             return await self._get(asked)
@@ -102,31 +96,31 @@ class _Bucket:
         service, project_id = self._service, self._project_id
         method = asked.get("method")
         if method == "delete":
-            keys = [_text(asked, "object")] if "object" in asked else _texts(asked, "objects")
+            keys = [text(asked, "object")] if "object" in asked else texts(asked, "objects")
             await service.delete(project_id, keys)
             return Response(200)
-        _no_customer_keys(asked)
-        key = _text(asked, "object")
+        refuse_customer_keys(asked)
+        key = text(asked, "object")
         if method == "put":
             new = await service.put(
                 project_id,
                 key,
                 value,
-                metadata=_metadata(asked),
-                condition=_condition(asked),
-                checksums=_checksums(asked),
+                metadata=metadata(asked),
+                condition=condition(asked),
+                checksums=checksums(asked),
             )
             return _answer(_object_json(new))
         if method == "createMultipartUpload":
-            upload_id = await service.create_upload(project_id, key, _metadata(asked))
+            upload_id = await service.create_upload(project_id, key, metadata(asked))
             return _answer(_dump({"uploadId": upload_id}))
-        upload_id = _text(asked, "uploadId")
+        upload_id = text(asked, "uploadId")
         if method == "uploadPart":
-            number = _number(asked, "partNumber")
-            etag = await service.upload_part(project_id, key, upload_id, number or 0, value)
+            part = number(asked, "partNumber") or 0
+            etag = await service.upload_part(project_id, key, upload_id, part, value)
             return _answer(_dump({"etag": etag}))
         if method == "completeMultipartUpload":
-            wanted = [(_number(p, "part") or 0, _text(p, "etag")) for p in _list(asked, "parts")]
+            wanted = [(number(p, "part") or 0, text(p, "etag")) for p in items(asked, "parts")]
             new = await service.complete_upload(project_id, key, upload_id, wanted)
             return _answer(_object_json(new))
         if method == "abortMultipartUpload":
@@ -135,12 +129,12 @@ class _Bucket:
         raise R2Error(Fault.INVALID_ARGUMENT)
 
     async def _get(self, asked: Json) -> Response:
-        _no_customer_keys(asked)
+        refuse_customer_keys(asked)
         read = await self._service.get(
             self._project_id,
-            _text(asked, "object"),
-            asked=_range(asked),
-            condition=_condition(asked),
+            text(asked, "object"),
+            asked=wanted_range(asked),
+            condition=condition(asked),
         )
         body = read.body
         head = _object_json(read.found, span=(read.offset, body.length))
@@ -155,13 +149,13 @@ class _Bucket:
     async def _list(self, asked: Json) -> Response:
         page = await self._service.list(
             self._project_id,
-            prefix=_text(asked, "prefix", ""),
-            delimiter=_text(asked, "delimiter", ""),
-            start_after=_text(asked, "startAfter", ""),
-            cursor=_text(asked, "cursor", ""),
-            limit=_number(asked, "limit"),
+            prefix=text(asked, "prefix", ""),
+            delimiter=text(asked, "delimiter", ""),
+            start_after=text(asked, "startAfter", ""),
+            cursor=text(asked, "cursor", ""),
+            limit=number(asked, "limit"),
         )
-        include = _array(asked, "include")
+        include = array(asked, "include")
         return _answer(
             _page_json(
                 self._project_id,
@@ -208,7 +202,7 @@ async def _split(request: Request, body: AsyncIterator[bytes]) -> tuple[Json, As
         parts.append(data)
         have += len(data)
     start = b"".join(parts)
-    return _parse(start[:size]), _value(start[size:], body)
+    return parse(start[:size]), _value(start[size:], body)
 
 
 async def _value(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -228,122 +222,6 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
         size += len(data)
         if size > limits.STORAGE_VALUE.value:
             return
-
-
-def _parse(data: bytes) -> Json:
-    try:
-        asked = json.loads(data)
-    except ValueError as error:
-        raise R2Error(Fault.INVALID_ARGUMENT) from error
-    if not isinstance(asked, dict):
-        raise R2Error(Fault.INVALID_ARGUMENT)
-    return asked  # pyright: ignore[reportUnknownVariableType]
-
-
-def _text(asked: Json, name: str, default: str | None = None) -> str:
-    value = asked.get(name, default)
-    if not isinstance(value, str):
-        raise R2Error(Fault.INVALID_ARGUMENT)
-    return value
-
-
-def _texts(asked: Json, name: str) -> list[str]:
-    return [_text({name: v}, name) for v in _array(asked, name)]
-
-
-def _number(asked: Json, name: str) -> int | None:
-    """A whole number of at most 64 bits, as JSON writes it or as text; None when absent."""
-    value = asked.get(name)
-    if value is None:
-        return None
-    if isinstance(value, str) and value.isdecimal() and len(value) <= 20:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise R2Error(Fault.INVALID_ARGUMENT)
-    # A time before 1970 was written as if it had no sign.
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _object(asked: Json, name: str) -> Json | None:
-    value = asked.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise R2Error(Fault.INVALID_ARGUMENT)
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _list(asked: Json, name: str) -> list[Json]:
-    return [_object({name: v}, name) or {} for v in _array(asked, name)]
-
-
-def _array(asked: Json, name: str) -> list[Any]:
-    values = asked.get(name)
-    if values is None:
-        return []
-    if not isinstance(values, list):
-        raise R2Error(Fault.INVALID_ARGUMENT)
-    return values  # pyright: ignore[reportUnknownVariableType]
-
-
-def _metadata(asked: Json) -> Metadata:
-    fields = _object(asked, "httpFields") or {}
-    http: dict[str, str | int] = {n: _text(fields, n) for n in _HTTP_FIELDS if n in fields}
-    expiry = _number(fields, "cacheExpiry")
-    if expiry is not None:
-        http["cacheExpiry"] = expiry
-    custom = tuple((_text(r, "k"), _text(r, "v")) for r in _list(asked, "customFields"))
-    return Metadata(http, custom, _text(asked, "storageClass", "") or "Standard")
-
-
-def _condition(asked: Json) -> Condition | None:
-    given = _object(asked, "onlyIf")
-    if given is None:
-        return None
-    return Condition(
-        etag_matches=_etags(given, "etagMatches"),
-        etag_differs=_etags(given, "etagDoesNotMatch"),
-        uploaded_before_ms=_number(given, "uploadedBefore"),
-        uploaded_after_ms=_number(given, "uploadedAfter"),
-        whole_seconds=given.get("secondsGranularity") is True,
-    )
-
-
-def _etags(given: Json, name: str) -> tuple[ETag, ...] | None:
-    if name not in given:
-        return None
-    try:
-        return tuple(ETag(Strength(e.get("type")), e.get("value", "")) for e in _list(given, name))
-    except ValueError as error:
-        raise R2Error(Fault.INVALID_ARGUMENT) from error
-
-
-def _range(asked: Json) -> Range | None:
-    if "rangeHeader" in asked:
-        return parse_range(_text(asked, "rangeHeader"))
-    given = _object(asked, "range")
-    if given is None:
-        return None
-    return Range(_number(given, "offset"), _number(given, "length"), _number(given, "suffix"))
-
-
-def _checksums(asked: Json) -> dict[str, str]:
-    """Lower-case hex by algorithm. On the wire MD5 is base64, all others are hex."""
-    sums: dict[str, str] = {}
-    try:
-        for algorithm in ALGORITHMS:
-            if algorithm in asked:
-                text = _text(asked, algorithm)
-                data = base64.b64decode(text) if algorithm == "md5" else bytes.fromhex(text)
-                sums[algorithm] = data.hex()
-    except (ValueError, binascii.Error) as error:
-        raise R2Error(Fault.INVALID_ARGUMENT) from error
-    return sums
-
-
-def _no_customer_keys(asked: Json) -> None:
-    if "ssec" in asked:
-        raise R2Error(
-            Fault.INVALID_ARGUMENT, "Encryption with customer keys (ssecKey) is not emulated."
-        )
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -426,5 +304,5 @@ def _page_json(project_id: ProjectId, page: Page, *, http: bool, custom: bool) -
 
 
 def _dump(value: Mapping[str, Any] | Sequence[Any] | str, *, ascii_: bool = False) -> bytes:
-    text = json.dumps(value, ensure_ascii=ascii_, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+    dumped = json.dumps(value, ensure_ascii=ascii_, separators=(",", ":"))
+    return dumped.encode("utf-8", "surrogatepass")

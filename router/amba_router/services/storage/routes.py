@@ -60,8 +60,8 @@ async def serve_object(
     Args:
         service: where the object is.
         project_id: from the host or the path, resolved by the caller.
-        key: what follows the host's `/` in the *raw* path, still percent-encoded: it is decoded
-            here, exactly once.
+        key: what follows the host's `/` in the *raw* path, one character a byte (latin-1), still
+            percent-encoded: it is decoded here, exactly once.
         scope: for its method and headers.
         send: ASGI's.
         request_id: for the error envelope.
@@ -79,8 +79,10 @@ async def serve_object(
         return (0, 0) if answer.head_only or status not in (200, 206) else span
 
     try:
-        read = await service.read(project_id, unquote_to_bytes(key).decode(), choose)
-    except (UnicodeDecodeError, R2Error):
+        read = await service.read(
+            project_id, unquote_to_bytes(key.encode("latin-1")).decode(), choose
+        )
+    except (UnicodeError, R2Error):
         await answer.problem(not_found("object", key, "there is no object with this key"))
         return
     status, span = decided[-1]

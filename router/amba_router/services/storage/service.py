@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+import warnings
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from amba_router.services.storage import rules
 from amba_router.services.storage.body import ObjectBody
+from amba_router.services.storage.cursor import decode_cursor
+from amba_router.services.storage.intake import receive, staging
 from amba_router.services.storage.rules import Condition, Fault, R2Error, Range
-from amba_router.store.blobs import Blobs, Staged
+from amba_router.store.blobs import Blobs
 from amba_router.store.records import (
     Metadata,
     Page,
@@ -27,7 +28,6 @@ from amba_router.store.records import (
     Segment,
     StoredObject,
     Upload,
-    after_prefix,
 )
 from amba_runtime import entropy, limits, wire
 from amba_runtime.clock import Clock
@@ -91,6 +91,11 @@ class StorageService:
                 opened = await asyncio.shield(opening)
                 await _in_thread(opened.database.close)
         self._blobs.close()
+
+    def __del__(self) -> None:
+        if self._opening is not None and not self._closed:
+            message = f"STORAGE in {self._state} was not closed"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def bucket(self, project_id: ProjectId) -> wire.Handler:
         """What answers a function's `STORAGE` binding, for `wire.Server`."""
@@ -177,8 +182,8 @@ class StorageService:
         rules.check_metadata(metadata)
         checksums = checksums or {}
         objects = await self._objects()
-        async with _staging(objects, checksums) as staged:
-            await _receive(objects, staged, body)
+        async with staging(objects, checksums) as staged:
+            await receive(objects, staged, body)
             computed = {a: staged.digest(a) for a in ("md5", *checksums)}
             rules.check_digests(checksums, computed)
             new = StoredObject(
@@ -319,8 +324,8 @@ class StorageService:
                 f"Part numbers go from 1 to {limits.STORAGE_PARTS.value}, not {number}.",
             )
         objects = await self._objects()
-        async with _staging(objects) as staged:
-            await _receive(objects, staged, body)
+        async with staging(objects) as staged:
+            await receive(objects, staged, body)
             part = Part(number, staged.digest("md5"), staged.segment())
             await objects.put_part(
                 project_id, name, upload_id, part, staged, admit=rules.admit_part
@@ -363,71 +368,6 @@ class StorageService:
 
     def _now_ms(self) -> int:
         return int(self._clock.time_s() * 1000)
-
-
-# --- cursors ----------------------------------------------------------------------------------
-
-
-def encode_cursor(project_id: ProjectId, last: StoredObject | bytes) -> str:
-    """The cursor that goes on after the last entry of a page."""
-    # A prefix stands for all keys rolled up into it.
-    start = after_prefix(last) if isinstance(last, bytes) else last.key + b"\0"
-    return urlsafe_b64encode(_cursor_sum(project_id, start) + start).decode()
-
-
-def decode_cursor(project_id: ProjectId, cursor: str) -> bytes:
-    """The first key that may follow. Raises R2Error for a cursor this bucket did not give out.
-
-    The sum catches a cursor of another bucket and a damaged one; it guards nothing, since a
-    cursor only says where in its own bucket a list goes on.
-    """
-    try:
-        data = urlsafe_b64decode(cursor.encode())
-    except ValueError:
-        data = b""
-    given, start = data[:8], data[8:]
-    if not start or given != _cursor_sum(project_id, start):
-        raise R2Error(Fault.INVALID_ARGUMENT, "The cursor is not one that this bucket gave out.")
-    return start
-
-
-def _cursor_sum(project_id: ProjectId, start: bytes) -> bytes:
-    return hashlib.blake2b(start, digest_size=8, key=project_id.encode()[:64]).digest()
-
-
-# --- helpers ----------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def _staging(
-    objects: Objects, algorithms: Mapping[str, str] | None = None
-) -> AsyncGenerator[Staged]:
-    """A staged value that is gone at the end, unless it was adopted."""
-    staged = objects.stage(algorithms or ())
-    try:
-        yield staged
-    finally:
-        if not staged.adopted:
-            with contextlib.suppress(RuntimeError):  # closed meanwhile: the next open clears it
-                await objects.in_thread(staged.discard)
-
-
-async def _receive(objects: Objects, staged: Staged, body: AsyncIterator[bytes]) -> None:
-    """All of `body` to disk, one chunk in memory at a time."""
-    pending: list[bytes] = []
-    size = total = 0
-    async for data in body:
-        total += len(data)
-        if total > limits.STORAGE_VALUE.value:
-            raise R2Error(Fault.ENTITY_TOO_LARGE)
-        pending.append(data)
-        size += len(data)
-        if size >= limits.STORE_CHUNK.value:
-            chunk = b"".join(pending)
-            pending.clear()
-            size = 0
-            await objects.in_thread(partial(staged.write, chunk))
-    await objects.in_thread(partial(staged.finish, b"".join(pending)))
 
 
 def _new_version() -> str:

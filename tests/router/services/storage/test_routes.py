@@ -226,7 +226,7 @@ def test_a_repeated_header_counts_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["none", "", "%FF", "a%2Fb", "n%00", "%2e%2e/n", "./n", "x" * 2000, "%6E%2520"]
+    "key", ["none", "", "%FF", "a%2Fb", "n%00", "%2e%2e/n", "./n", "x" * 2000, "%6E%2520", "\u20ac"]
 )
 def test_what_is_not_there_is_404(tmp_path: Path, key: str) -> None:
     """The envelope of contract A.7 with OBJECT_NOT_FOUND, for odd keys as well (H6)."""
@@ -251,7 +251,13 @@ def test_what_is_not_there_is_404(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "path"),
-    [("a b/ü", "a%20b/%C3%BC"), ("a%2Fb", "a%252Fb"), ("a/../b", "a/../b"), ("nul\0", "nul%00")],
+    [
+        ("a b/ü", "a%20b/%C3%BC"),
+        ("a%2Fb", "a%252Fb"),
+        ("a/../b", "a/../b"),
+        ("nul\0", "nul%00"),
+        ("raw-ü", "raw-ü".encode().decode("latin-1")),
+    ],
 )
 def test_keys_are_decoded_once(tmp_path: Path, key: str, path: str) -> None:
     """Percent-decoding happens exactly once, and dots mean nothing (H6)."""

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from amba_router.services.storage.cursor import decode_cursor, encode_cursor
 from amba_router.services.storage.rules import Fault, R2Error
-from amba_router.services.storage.service import (
-    ObjectRead,
-    StorageService,
-    decode_cursor,
-    encode_cursor,
-)
+from amba_router.services.storage.service import ObjectRead, StorageService
 from amba_router.store.blobs import Blobs
 from amba_router.store.records import Metadata
 from amba_runtime import limits
@@ -52,6 +48,7 @@ def blob_files(state: Path) -> list[Path]:
     return list((state / "blobs").glob("??/*"))
 
 
+@pytest.mark.slow
 def test_importing_the_service_does_not_import_sqlalchemy() -> None:
     """A dev server that never touches STORAGE never pays for the store."""
     code = (
@@ -107,6 +104,23 @@ def test_projects_do_not_meet(tmp_path: Path) -> None:
             with pytest.raises(R2Error) as caught:
                 await service.list(Q, cursor=cursor)
             assert caught.value.fault is Fault.INVALID_ARGUMENT
+            for odd in ("A", "?", "é", cursor[:-4]):
+                with pytest.raises(R2Error, match="cursor"):
+                    await service.list(P, cursor=odd)
+
+    asyncio.run(main())
+
+
+def test_a_forgotten_close_is_told(tmp_path: Path) -> None:
+    """A service that was used and dropped warns; one that was never used does not."""
+
+    async def main() -> None:
+        service = StorageService(tmp_path, ManualClock())
+        await service.open()
+        with pytest.warns(ResourceWarning, match="was not closed"):
+            service.__del__()
+        await service.close()
+        service.__del__()
 
     asyncio.run(main())
 
@@ -268,7 +282,7 @@ def test_a_failed_transaction_takes_its_blob_along(
                 raise OSError(28, "No space left on device")
 
             with monkeypatch.context() as patch:
-                patch.setattr(objects, "_replace", no_space)
+                patch.setattr(objects, "replace", no_space)
                 with pytest.raises(OSError, match="No space"):
                     await service.put(P, "k", body(b"value"))
             assert blob_files(tmp_path) == []
