@@ -33,7 +33,7 @@ from amba_router.problem import (
     Problem,
     not_found,
 )
-from amba_router.relay import Relay, RelayFailed
+from amba_router.relay import Relay, RelayFailed, Whole
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Stamp
 from amba_router.sockets import relay_socket
@@ -181,10 +181,10 @@ def _stamped(
         (b"host", site.authority),
         *kept,
         (CONNECTING_IP, peer.encode()),
-        (PROJECT_ID, project.id.encode()),
+        (PROJECT_ID, project.id_bytes),
         (USER_ID, who.user_id.encode()),
         (DEVELOPER_ID, who.developer_id.encode()),
-        (FUNCTION_NAME, name.encode()),
+        (FUNCTION_NAME, slot.name_bytes),
         (REQUEST_ID, request_id.encode()),
         (TIMESTAMP, timestamp),
         (SIGNATURE, signature),
@@ -264,7 +264,9 @@ class _Call:
             logger.warning("%s: %s", slot.manifest.name, error)
             await self.refuse(send, Outcome.INTERNAL_ERROR, None)
             return
-        relay = Relay(exchange, receive, send, limits=slot.limits, head=method == "HEAD")
+        extensions: dict[str, Any] | None = self.scope.get("extensions")
+        whole: Whole | None = extensions.get("amba.whole") if extensions else None
+        relay = Relay(exchange, receive, send, limits=slot.limits, whole=whole)
         try:
             if length != 0:
                 await relay.send_body(length)
@@ -277,7 +279,7 @@ class _Call:
                 relay.stop()
                 exchange = await slot.exchange(fresh=True)
                 exchange.begin(method.encode(), self.target, self.stamped(), length)
-                relay = Relay(exchange, receive, send, limits=slot.limits, head=method == "HEAD")
+                relay = Relay(exchange, receive, send, limits=slot.limits, whole=whole)
                 await relay.wait_head()
             await self._answer(relay)
         except RelayFailed as failure:
@@ -289,7 +291,7 @@ class _Call:
             relay.stop()
 
     async def _begin(self, method: str, length: int | None) -> Exchange:
-        exchange = await self.slot.exchange()
+        exchange = self.slot.idle() or await self.slot.exchange()
         exchange.begin(method.encode(), self.target, self.stamped(), length)
         return exchange
 
@@ -367,7 +369,7 @@ class _Call:
                 status,
                 outcome,
                 self.now_s,
-                round((self.clock.monotonic_s() - self.started_s) * 1000, 3),
+                (self.clock.monotonic_s() - self.started_s) * 1000,
                 slot,
                 tell,
                 note=note,

@@ -7,6 +7,7 @@ that leaves ends the guest's work; a guest that is silent too long is cut off.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from amba_router.asgi import Message, Receive, Send
 from amba_router.problem import PAYLOAD_TOO_LARGE, Problem
@@ -15,6 +16,9 @@ from amba_runtime.engine.base import Exchange
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import Headers, WireError
+
+Whole = Callable[[int, Headers, bytes], None]
+"""Sends a complete answer: status, headers, body. The edge offers it as an ASGI extension."""
 
 
 class RelayFailed(Exception):
@@ -36,7 +40,6 @@ class Relay:
 
     __slots__ = (
         "_deadline_s",
-        "_head",
         "_idle_s",
         "_limits",
         "_loop",
@@ -45,6 +48,7 @@ class Relay:
         "_released",
         "_timer",
         "_uploaded",
+        "_whole",
         "exchange",
         "gone",
         "send",
@@ -59,7 +63,7 @@ class Relay:
         send: Send,
         *,
         limits: FunctionLimits,
-        head: bool,
+        whole: Whole | None = None,
     ) -> None:
         self.exchange = exchange
         self.send = send
@@ -68,7 +72,7 @@ class Relay:
         self.too_large = False
         self._receive = receive
         self._limits = limits
-        self._head = head
+        self._whole = whole
         self._uploaded = True
         self._released = False
         self._reader: asyncio.Task[None] | None = None
@@ -191,12 +195,16 @@ class Relay:
         """
         exchange = self.exchange
         send = self.send
-        whole = exchange.complete
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if whole:
-            await send({"type": "http.response.body", "body": exchange.take()})
+        if exchange.complete:
+            body = exchange.take()
             self._release()
+            if self._whole is not None:
+                self._whole(status, headers, body)
+                return
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
             return
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         if self._reader is None:
             self._reader = self._loop.create_task(self._watch())
         if self._idle_s:

@@ -52,6 +52,7 @@ class Slot:
         clock: Clock,
     ) -> None:
         self.manifest = manifest
+        self.name_bytes = manifest.name.encode()
         self.bundle = bundle
         self.limits = limits_
         self.inflight = 0
@@ -92,6 +93,11 @@ class Slot:
     def isolate(self) -> Isolate | None:
         """The one that serves now, for control events and accounting."""
         return self._isolate
+
+    def idle(self) -> Exchange | None:
+        """A way to send one request that is at hand without waiting, or None."""
+        isolate = self._isolate
+        return isolate.idle() if isolate is not None and isolate.alive else None
 
     async def exchange(self, *, fresh: bool = False) -> Exchange:
         """A way to send one request. Raises WireError when no isolate can be had."""
