@@ -33,15 +33,15 @@ from amba_router.problem import (
     Problem,
     not_found,
 )
-from amba_router.relay import Relay, RelayFailed
+from amba_router.relay import Relay, RelayFailed, Whole
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Stamp
 from amba_router.sockets import relay_socket
 from amba_runtime.clock import Clock
-from amba_runtime.engine.base import Exchange
+from amba_runtime.engine.base import Exchange, Refused
 from amba_runtime.entropy import RequestIds
 from amba_runtime.outcome import ANSWERS, Outcome, Tell
-from amba_runtime.pool import Overloaded, Slot
+from amba_runtime.pool import Overloaded, Resting, Slot
 from amba_runtime.wire import Headers, NothingSentError, WireError
 
 logger = logging.getLogger("amba.dispatch")
@@ -181,10 +181,10 @@ def _stamped(
         (b"host", site.authority),
         *kept,
         (CONNECTING_IP, peer.encode()),
-        (PROJECT_ID, project.id.encode()),
+        (PROJECT_ID, project.id_bytes),
         (USER_ID, who.user_id.encode()),
         (DEVELOPER_ID, who.developer_id.encode()),
-        (FUNCTION_NAME, name.encode()),
+        (FUNCTION_NAME, slot.name_bytes),
         (REQUEST_ID, request_id.encode()),
         (TIMESTAMP, timestamp),
         (SIGNATURE, signature),
@@ -261,10 +261,11 @@ class _Call:
             exchange = await self._begin(method, length)
         except WireError as error:
             slot.leave()
-            logger.warning("%s: %s", slot.manifest.name, error)
-            await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+            await self._unreachable(send, error)
             return
-        relay = Relay(exchange, receive, send, limits=slot.limits, head=method == "HEAD")
+        extensions: dict[str, Any] | None = self.scope.get("extensions")
+        whole: Whole | None = extensions.get("amba.whole") if extensions else None
+        relay = Relay(exchange, receive, send, limits=slot.limits, whole=whole)
         try:
             if length != 0:
                 await relay.send_body(length)
@@ -277,7 +278,7 @@ class _Call:
                 relay.stop()
                 exchange = await slot.exchange(fresh=True)
                 exchange.begin(method.encode(), self.target, self.stamped(), length)
-                relay = Relay(exchange, receive, send, limits=slot.limits, head=method == "HEAD")
+                relay = Relay(exchange, receive, send, limits=slot.limits, whole=whole)
                 await relay.wait_head()
             await self._answer(relay)
         except RelayFailed as failure:
@@ -289,26 +290,14 @@ class _Call:
             relay.stop()
 
     async def _begin(self, method: str, length: int | None) -> Exchange:
-        exchange = await self.slot.exchange()
+        exchange = self.slot.idle() or await self.slot.exchange()
         exchange.begin(method.encode(), self.target, self.stamped(), length)
         return exchange
 
     async def _answer(self, relay: Relay) -> None:
         """The guest's answer, or the one its outcome has; then the event."""
         exchange = relay.exchange
-        tell_text: bytes | None = None
-        outcome = Outcome.OK
-        out: Headers = []
-        for field in exchange.headers:
-            name = field[0]
-            if name in _NOT_PASSED_ON:
-                if name == b"amba-run-tell":
-                    tell_text = field[1]
-                elif name == b"amba-run-outcome":
-                    outcome = Outcome.EXCEPTION
-                continue
-            out.append(field)
-        tell = None if tell_text is None else Tell.parse(tell_text)
+        outcome, tell, out = _read_head(exchange.headers)
         if outcome is not Outcome.OK:
             relay.discard()
             await self.refuse(relay.send, outcome, None, tell=tell)
@@ -329,7 +318,7 @@ class _Call:
         elif relay.timed_out:
             await self.refuse(send, Outcome.EXCEEDED_WALL_TIME, None)
         else:
-            note = self.slot.last_death or str(error)
+            note = await self.slot.cause() or str(error)
             logger.warning("%s: %s", self.slot.manifest.name, note)
             await self.refuse(send, Outcome.INTERNAL_ERROR, None, note=note)
 
@@ -367,7 +356,7 @@ class _Call:
                 status,
                 outcome,
                 self.now_s,
-                round((self.clock.monotonic_s() - self.started_s) * 1000, 3),
+                (self.clock.monotonic_s() - self.started_s) * 1000,
                 slot,
                 tell,
                 note=note,
@@ -395,11 +384,51 @@ class _Call:
                 not_passed_on=_NOT_PASSED_ON,
             )
             self.tell(status, outcome, None)
+        except Refused as refusal:
+            await self._refused(send, refusal)
         except WireError as error:
-            logger.warning("%s: %s", slot.manifest.name, error)
-            await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+            await self._unreachable(send, error)
         finally:
             slot.leave()
+
+    async def _refused(self, send: Send, refusal: Refused) -> None:
+        """The guest answered a WebSocket request with an ordinary response, or threw."""
+        outcome, tell, fields = _read_head(refusal.headers)
+        if outcome is not Outcome.OK:
+            await self.refuse(send, outcome, None, tell=tell)
+            return
+        start = {"type": "http.response.start", "status": refusal.status, "headers": fields}
+        await send(start)
+        await send({"type": "http.response.body", "body": refusal.body})
+        self.tell(refusal.status, outcome, tell)
+
+    async def _unreachable(self, send: Send, error: WireError) -> None:
+        """No isolate took the request: the engine is gone, or rests after too many ends."""
+        logger.warning("%s: %s", self.slot.manifest.name, error)
+        if isinstance(error, Resting):
+            problem = Problem(
+                503, "overloaded", "internal", str(error), retry_after_s=error.retry_after_s
+            )
+            await self.refuse(send, Outcome.LOAD_SHED, problem)
+            return
+        await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+
+
+def _read_head(headers: Headers) -> tuple[Outcome, Tell | None, Headers]:
+    """The outcome and lines that the shim says, and the fields that the caller may see."""
+    tell: Tell | None = None
+    outcome = Outcome.OK
+    out: Headers = []
+    for field in headers:
+        name = field[0]
+        if name in _NOT_PASSED_ON:
+            if name == b"amba-run-tell":
+                tell = Tell.parse(field[1])
+            elif name == b"amba-run-outcome":
+                outcome = Outcome.EXCEPTION
+            continue
+        out.append(field)
+    return outcome, tell, out
 
 
 _NOT_PASSED_ON = frozenset(

@@ -8,7 +8,6 @@ Source: reliability.md 0 (findings 3 and 3b), 2.3, 3.A and B1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -23,6 +22,7 @@ from uvicorn.server import ServerState
 
 from amba_router.problem import BAD_HOST, BAD_REQUEST, Problem
 from amba_runtime import limits
+from amba_runtime.wire import Headers
 
 _HEAD_TOO_LARGE = Problem(
     431,
@@ -43,6 +43,9 @@ _TRANSFER_ENCODING = Problem(
 )
 
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+
+
 class _Refused(Exception):
     """Stops the parser; the problem is in `EdgeProtocol._refusal`."""
 
@@ -59,7 +62,6 @@ class EdgeProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._in_head = True
-        self._head_bytes = 0
         self._unparsed_bytes = 0
         self._refusal: Problem | None = None
         self._closed_to_input = False
@@ -81,27 +83,20 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new request starts."""
         self._in_head = True
-        self._head_bytes = 0
         self._unparsed_bytes = 0
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > limits.EDGE_TARGET.value:
             self._refuse(_TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; a trailer is none."""
-        if not self._in_head:
-            return
-        self._head_bytes += len(name) + len(value) + 4
-        if (
-            self._head_bytes > limits.EDGE_HEAD.value
-            or len(self.headers) >= limits.EDGE_HEADERS.value
-        ):
-            self._refuse(_HEAD_TOO_LARGE)
-        super().on_header(name, value)
+        if self._in_head:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is here: judge it whole, then start the request."""
@@ -111,35 +106,42 @@ class EdgeProtocol(HttpToolsProtocol):
         problem = _judge(version, self.url, self.headers)
         if problem is not None:
             self._refuse(problem)
-        scope = self.scope
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
+        method: str = parser.get_method().decode("ascii")
         if parser.should_upgrade() and self._should_upgrade():
-            return  # the parent hands the connection to the WebSocket protocol
+            # the parent hands the connection to the WebSocket protocol, which parses it again
+            seen: Any = {"method": method, "headers": self.headers}
+            self.scope = seen
+            return
         raw_path, _, query = _origin_form(self.url).partition(b"?")
         path = raw_path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        before = self._current
-        self.cycle = self._current = cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
+        scope: Any = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "method": method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "extensions": {"amba.whole": cycle.whole},
+        }
+        cycle.scope = self.scope = scope
+        before, self.cycle, self._current = self._current, cycle, cycle
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self._app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self._app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # the task is kept by its cycle, which the connection keeps: no set, no callback
+        ours: Any = cycle
+        ours.task = self.loop.create_task(cycle.run_asgi(app))
 
     def _refuse(self, problem: Problem) -> None:
         self._refusal = problem
@@ -171,15 +173,66 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class _Signal:
+    """What asyncio.Event does, for one waiter and without its cost per request."""
+
+    __slots__ = ("_set", "_waiter")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._set = False
+
+    async def wait(self) -> bool:
+        if not self._set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return True
+
+
 class Cycle(RequestResponseCycle):
     """One request and its answer; head and first body bytes leave in one write.
 
     The head waits for the first `http.response.body`, as ASGI lets a server do:
     an app that wants it out before it has a body sends an empty one with `more_body`.
+    The ASGI extension `amba.whole` is `whole`: a complete answer in one call.
     """
 
-    _head = b""
-    _until_close = False
+    task: asyncio.Task[None] | None = None
+
+    def __init__(self, edge: EdgeProtocol, *, keep_alive: bool) -> None:
+        # the parent's fields, set here: its own way of setting them costs twice as much
+        self.transport = edge.transport
+        self.flow = edge.flow
+        self.logger = edge.logger
+        self.access_log = False
+        self.default_headers = edge.server_state.default_headers
+        signal: Any = _Signal()
+        self.message_event = signal
+        self.on_response = edge.on_response_complete
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in edge.headers
+        )
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding: bool | None = None
+        self.expected_content_length = 0
+        self._head = b""
+        self._until_close = False
 
     async def send(self, message: Any) -> None:
         """Take one ASGI message."""
@@ -189,11 +242,18 @@ class Cycle(RequestResponseCycle):
             return
         if message["type"] == "http.response.start":
             self._start(message["status"], message.get("headers", ()))
-            return
+        else:
+            self._continue(message.get("body", b""), more=message.get("more_body", False))
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a complete answer; the same bytes as the two messages would."""
+        if not self.disconnected:
+            self._start(status, headers)
+            self._continue(body, more=False)
+
+    def _continue(self, body: bytes, *, more: bool) -> None:
         if not self.response_started or self.response_complete:
             raise RuntimeError("a response body was sent before its start, or after its end")
-        body: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
         head, self._head = self._head, b""
         if self.scope["method"] == "HEAD":
             body = b""
@@ -220,34 +280,38 @@ class Cycle(RequestResponseCycle):
                 self.transport.close()
             self.on_response()
 
-    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _start(self, status: int, headers: Headers) -> None:
         if self.response_started:
             raise RuntimeError("a response was started twice")
         self.response_started = True
         self.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status]]
-        self.chunked_encoding = None
-        for name, value in (*self.default_headers, *headers):
+        parts = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        lines = 2 + len(self.default_headers) + len(headers)
+        for name, value in headers:
             if name == b"content-length":
                 self.chunked_encoding = False
                 self.expected_content_length = int(value)
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+            parts += (name, b": ", value, b"\r\n")
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self.expected_content_length = 0
             self.chunked_encoding = False
         elif self.chunked_encoding is None:
-            if self.scope["http_version"] == "1.0":
-                self.keep_alive = False  # no chunks in 1.0: the end of the body is the close
             self.chunked_encoding = self.scope["http_version"] != "1.0"
             if self.chunked_encoding:
-                lines.append(b"transfer-encoding: chunked\r\n")
+                parts.append(b"transfer-encoding: chunked\r\n")
+                lines += 1
             else:
+                # no chunks in 1.0: the end of the body is the close
                 self._until_close = True
-        lines.append(b"\r\n")
-        self._head = b"".join(lines)
-        if self._head.count(b"\n") != len(lines) or b"\0" in self._head:
+                self.keep_alive = False
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+            lines += 1
+        parts.append(b"\r\n")
+        self._head = b"".join(parts)
+        if self._head.count(b"\n") != lines or b"\0" in self._head:
             raise RuntimeError("a response header holds a line break")
 
 
@@ -267,9 +331,12 @@ def _judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Prob
     """What is wrong with a request head, or None."""
     if version not in ("1.1", "1.0"):
         return _VERSION
+    if len(headers) > limits.EDGE_HEADERS.value:
+        return _HEAD_TOO_LARGE
     host: bytes | None = None
-    lengths = codings = 0
+    lengths = codings = size = 0
     for name, value in headers:
+        size += len(name) + len(value) + 4
         if name == b"host":
             if host is not None:
                 return BAD_HOST
@@ -280,6 +347,8 @@ def _judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Prob
             codings += 1
             if value.lower() != b"chunked":
                 return _TRANSFER_ENCODING
+    if size > limits.EDGE_HEAD.value:
+        return _HEAD_TOO_LARGE
     if host is None:
         return BAD_HOST
     if lengths + codings > 1 or (codings and version == "1.0"):

@@ -262,9 +262,10 @@ class _Connection(wire.Connection):
         self._why = why  # the parser wraps what its callbacks raise
         raise WireError(why)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, unread: bool = False) -> None:
         # `wire` speaks of engines; the other end is a server here
-        super()._fail(self._why or reason.replace("the engine", "the server"))
+        told = self._why or reason.replace("the engine", "the server")
+        super()._fail(told, unread=unread)
 
     def connection_lost(self, exc: Exception | None) -> None:
         may_end = self._ends_with_connection or self._upgraded

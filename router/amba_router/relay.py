@@ -7,7 +7,7 @@ that leaves ends the guest's work; a guest that is silent too long is cut off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from amba_router.asgi import Message, Receive, Send
@@ -17,6 +17,9 @@ from amba_runtime.engine.base import Exchange
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import Headers, WireError
+
+Whole = Callable[[int, Headers, bytes], None]
+"""Sends a complete answer: status, headers, body. The edge offers it as an ASGI extension."""
 
 
 class RelayFailed(Exception):
@@ -39,7 +42,6 @@ class Relay:
     __slots__ = (
         "_deadline_s",
         "_first_byte_s",
-        "_head",
         "_idle_s",
         "_limits",
         "_loop",
@@ -48,6 +50,7 @@ class Relay:
         "_released",
         "_timer",
         "_uploaded",
+        "_whole",
         "exchange",
         "gone",
         "send",
@@ -62,7 +65,7 @@ class Relay:
         send: Send,
         *,
         limits: FunctionLimits,
-        head: bool,
+        whole: Whole | None = None,
     ) -> None:
         self.exchange = exchange
         self.send = send
@@ -71,7 +74,7 @@ class Relay:
         self.too_large = False
         self._receive = receive
         self._limits = limits
-        self._head = head
+        self._whole = whole
         self._uploaded = True
         self._released = False
         self._reader: asyncio.Task[None] | None = None
@@ -198,12 +201,16 @@ class Relay:
         """
         exchange = self.exchange
         send = self.send
-        whole = exchange.complete
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if whole:
-            await send({"type": "http.response.body", "body": exchange.take()})
+        if exchange.complete:
+            body = exchange.take()
             self._release()
+            if self._whole is not None:
+                self._whole(status, headers, body)
+                return
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
             return
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         if self._reader is None:
             self._reader = self._loop.create_task(self._watch())
         if self._idle_s:

@@ -34,6 +34,10 @@ class Project:
     keyring: Keyring
     identities: Identities
     routes: dict[bytes, Route] = field(default_factory=lambda: dict[bytes, Route]())
+    id_bytes: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.id_bytes = self.id.encode()
 
 
 class Projects:

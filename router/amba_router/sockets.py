@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from amba_router.asgi import Receive, Send
+from amba_router.asgi import Message, Receive, Send
 from amba_runtime.engine.base import Isolate, Socket
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import Headers, WireError
@@ -39,16 +39,16 @@ async def relay_socket(
         for f in guest.headers
         if f[0] not in not_passed_on and not f[0].startswith(b"sec-websocket-")
     ]
-    await send({"type": "websocket.accept", "subprotocol": guest.subprotocol, "headers": fields})
-    outward = asyncio.create_task(_outward(guest, send))
+    accept: Message = {"type": "websocket.accept", "subprotocol": guest.subprotocol, "headers": fields}
+    outward = asyncio.create_task(_outward(guest, send, accept))
     inward = asyncio.create_task(_inward(guest, receive))
     code, reason = 1001, ""
     try:
         await asyncio.wait({outward, inward}, return_when=asyncio.FIRST_COMPLETED)
-        if not inward.done():
-            # the guest has closed, and the caller was told; or it could not be told any more
-            return 101, Outcome.CANCELED if outward.exception() is not None else Outcome.OK
-        code, reason = inward.result()
+        if inward.done():
+            code, reason = inward.result()
+        elif outward.exception() is not None:
+            code = _BROKE_OFF  # the caller could not be told
         return 101, Outcome.CANCELED if code == _BROKE_OFF else Outcome.OK
     finally:
         for task in (outward, inward):
@@ -57,8 +57,9 @@ async def relay_socket(
         await guest.close(code, reason)
 
 
-async def _outward(guest: Socket, send: Send) -> None:
+async def _outward(guest: Socket, send: Send, accept: Message) -> None:
     """Guest to caller, then the guest's close code."""
+    await send(accept)
     while (message := await guest.receive()) is not None:
         if isinstance(message, str):
             await send({"type": "websocket.send", "text": message})

@@ -162,7 +162,7 @@ class JsonReporter:
                 f'{{"event": "request", "request_id": "{i.request_id}", '
                 f'"function": "{i.function}", "version": {i.version}, '
                 f'"method": {quote(i.method)}, "path": {quote(i.path)}, "status": {i.status}, '
-                f'"outcome": "{i.outcome.value}", "ms": {i.ms}, "cpu_ms": {cpu_ms}, '
+                f'"outcome": "{i.outcome.value}", "ms": {i.ms:.3f}, "cpu_ms": {cpu_ms}, '
                 f'"logs": {logs}, "exceptions": {exceptions}}}\n'
             )
         self._out.write("".join(lines))

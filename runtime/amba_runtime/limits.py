@@ -248,3 +248,8 @@ INOTIFY_INSTANCES = Limit(128, "watchers", "of all programs of a user, at least"
 OPEN_FILES_LOW = Limit(1024, "files", "hard limit below which doctor warns", "ours")
 ENGINE_OLD_DAYS = Limit(180, "days", "age of the engine at which doctor warns", "ours")
 UNIX_PATH_BYTES = Limit(103, "bytes", "path of a Unix socket (macOS; Linux has 107)", "sys/un.h")
+
+# --- engines that end, and sockets that close ---
+RESTART_PATIENCE_S = Deadline(1.0, "a request waits for a rested restart; else 503", "ours")
+DEATH_NEWS_S = Deadline(0.1, "between a broken connection and its engine's exit code", "ours")
+WEBSOCKET_CLOSE_S = Deadline(1.0, "a guest answers a close frame", "ours")

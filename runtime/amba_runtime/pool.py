@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 
 from amba_runtime import limits
@@ -20,6 +21,7 @@ from amba_runtime.engine.base import (
     StartFailed,
     Surroundings,
 )
+from amba_runtime.errors import InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Tell
@@ -31,6 +33,16 @@ logger = logging.getLogger("amba.pool")
 
 class Overloaded(Exception):
     """More requests are under way than the version may have."""
+
+
+class Resting(WireError):
+    """The isolate ended too often; another one starts in `retry_after_s` whole seconds."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"the function keeps ending its engine; it starts again in {retry_after_s} s"
+        )
+        self.retry_after_s = retry_after_s
 
 
 class Slot:
@@ -52,6 +64,7 @@ class Slot:
         clock: Clock,
     ) -> None:
         self.manifest = manifest
+        self.name_bytes = manifest.name.encode()
         self.bundle = bundle
         self.limits = limits_
         self.inflight = 0
@@ -61,6 +74,8 @@ class Slot:
         self._engine = engine
         self._clock = clock
         self._backoff = Backoff(clock)
+        self._rests_until_s = 0.0
+        self._death = asyncio.Event()
         self._isolate: Isolate | None = None
         self._reviving: asyncio.Task[Isolate] | None = None
         self._retired = False
@@ -94,19 +109,39 @@ class Slot:
         """The one that serves now, for control events and accounting."""
         return self._isolate
 
+    def idle(self) -> Exchange | None:
+        """A way to send one request that is at hand without waiting, or None."""
+        isolate = self._isolate
+        return isolate.idle() if isolate is not None and isolate.alive else None
+
     async def exchange(self, *, fresh: bool = False) -> Exchange:
         """A way to send one request. Raises WireError when no isolate can be had."""
-        isolate = self._isolate
-        if isolate is None or not isolate.alive:
+        isolate = await self.ready()
+        try:
+            return await isolate.exchange(fresh=fresh)
+        except WireError:
+            if self._retired:
+                raise
+        # it ended a moment ago and nothing was sent: another one can take the request
+        if self._isolate is isolate:
             isolate = await self._revive()
+        else:
+            isolate = await self.ready()
         return await isolate.exchange(fresh=fresh)
 
     async def ready(self) -> Isolate:
-        """A live isolate. Raises WireError when none can be had."""
+        """A live isolate. Raises WireError when none can be had, Resting when not soon."""
         isolate = self._isolate
         if isolate is None or not isolate.alive:
             isolate = await self._revive()
         return isolate
+
+    async def cause(self) -> str:
+        """Why the isolate ended, waiting a moment for the news; "" when there is none."""
+        death = self._death
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(death.wait(), limits.DEATH_NEWS_S.value)
+        return self.last_death if death.is_set() else ""
 
     def enter(self) -> None:
         """One more request is under way. Raises Overloaded."""
@@ -122,6 +157,7 @@ class Slot:
 
     def _died(self, reason: str) -> None:
         self.last_death = reason
+        self._death.set()
         self.cpu_seen_s = 0.0
         if not self._retired and self.description is not None:
             self._begin_revival()
@@ -136,22 +172,29 @@ class Slot:
     async def _revive(self) -> Isolate:
         if self._retired:
             raise WireError("this version was retired")
-        return await asyncio.shield(self._begin_revival())
+        revival = self._begin_revival()
+        rest_s = self._rests_until_s - self._clock.monotonic_s()
+        if rest_s > limits.RESTART_PATIENCE_S.value:
+            raise Resting(math.ceil(rest_s))
+        return await asyncio.shield(revival)
 
     async def _restart(self) -> Isolate:
-        await self._clock.sleep(self._backoff.failed())
+        wait_s = self._backoff.failed()
+        self._rests_until_s = self._clock.monotonic_s() + wait_s
+        await self._clock.sleep(wait_s)
         old, self._isolate = self._isolate, None
         if old is not None:
             await old.close()
-        isolate = await self._engine.start(self.manifest, self.bundle, self._surroundings)
         try:
-            await isolate.describe()
-        except StartFailed as error:
-            await isolate.close()
-            raise WireError(f"the function does not start any more: {error.reason}") from error
-        except BaseException:
-            await isolate.close()
-            raise
+            isolate = await self._engine.start(self.manifest, self.bundle, self._surroundings)
+            try:
+                await isolate.describe()
+            except BaseException:
+                await isolate.close()
+                raise
+        except (StartFailed, InternalError) as error:
+            raise WireError(f"the function does not start any more: {error}") from error
+        self._death = asyncio.Event()
         self.cpu_seen_s = isolate.cpu_s() or 0.0
         self._isolate = isolate
         logger.info("%s restarted", self.manifest.name)
@@ -166,6 +209,7 @@ class Slot:
         self._retired = True
         if self._reviving is not None:
             self._reviving.cancel()
+            await asyncio.wait({self._reviving})
         if self.inflight and drain_s > 0:
             self._empty = asyncio.Event()
             with contextlib.suppress(TimeoutError):

@@ -247,7 +247,9 @@ class Server:
         """Bind (mode 0600, inside a private directory) and accept."""
         listener = listen_unix(self.path)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _ServerProtocol(self._handler, self._protocols, self.name), sock=listener
+            lambda: _ServerProtocol(self._handler, self._protocols, self.name),
+            sock=listener,
+            backlog=limits.WIRE_BACKLOG.value,  # asyncio would set it back to 100
         )
 
     async def close(self) -> None:
@@ -538,15 +540,16 @@ class Connection(asyncio.Protocol):
         self.headers = []
         self._inbox = _Inbox(self._transport)
         self._head = self._owner.loop.create_future()
-        lines = [b"%b %b HTTP/1.1" % (method, target)]
-        lines += [b"%b: %b" % field for field in headers]
+        parts = [method, b" ", target, b" HTTP/1.1\r\n"]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
         if length is None:
-            lines.append(b"transfer-encoding: chunked\r\n\r\n")
+            parts.append(b"transfer-encoding: chunked\r\n\r\n")
         elif length or method not in _BODILESS_METHODS:
-            lines.append(b"content-length: %d\r\n\r\n" % length)
+            parts.append(b"content-length: %d\r\n\r\n" % length)
         else:
-            lines.append(b"\r\n")
-        self._transport.write(b"\r\n".join(lines))
+            parts.append(b"\r\n")
+        self._transport.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         """Send body bytes; at most `length` of them in all, when it was given."""
@@ -716,17 +719,24 @@ class Client:
         self._idle: list[Connection] = []
         self._closed = False
 
-    async def acquire(self, *, fresh: bool = False) -> Connection:
-        """A connection to use for one exchange. Raises WireError when the engine is not there."""
+    def idle(self) -> Connection | None:
+        """A kept connection that is fit for one more exchange, or None."""
         idle = self._idle
         horizon = self.loop.time() - limits.WIRE_IDLE_S.value
-        while idle and not fresh:
+        while idle:
             connection = idle.pop()
             if connection.lost:
                 continue
             if connection.idle_since_s >= horizon:
                 return connection
             connection.close_idle()
+        return None
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """A connection to use for one exchange. Raises WireError when the engine is not there."""
+        kept = None if fresh else self.idle()
+        if kept is not None:
+            return kept
         if self._closed:
             raise WireError("the engine was stopped")
         try:

@@ -186,6 +186,10 @@ class FakeIsolate:
         """Always a fetch handler."""
         return Description(("fetch",), "object", Tell())
 
+    def idle(self) -> FakeExchange | None:
+        """None is kept."""
+        return None
+
     async def exchange(self, *, fresh: bool = False) -> FakeExchange:
         """A new one each time."""
         if not self._alive:

@@ -151,6 +151,10 @@ class WorkerdIsolate:
 
     # requests
 
+    def idle(self) -> wire.Connection | None:
+        """A kept connection, or None."""
+        return self._client.idle()
+
     async def exchange(self, *, fresh: bool = False) -> wire.Connection:
         """A connection for one request."""
         return await self._client.acquire(fresh=fresh)
