@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import AddressValueError, IPv6Address
+
+from amba_runtime import limits
 
 
 class Plane(Enum):
@@ -62,14 +65,14 @@ class Hosts:
     def parse(self, host: bytes | None) -> Site:
         """Read one Host header value; None or b"" (absent) is malformed.
 
-        At most 512 spellings are remembered, so that a flood of hosts costs no memory.
+        A flood of hosts costs no memory: `limits.HOSTS_SEEN` spellings are remembered.
         """
         if host is None:
             return _MALFORMED
         site = self._seen.get(host)
         if site is None:
             site = self._parse(host)
-            if len(self._seen) < 512:
+            if len(self._seen) < limits.HOSTS_SEEN.value:
                 self._seen[host] = site
         return site
 
@@ -83,7 +86,10 @@ class Hosts:
         port = match["port"]
         if (match["dot"] and host[0] == "[") or (port and int(port) > 65535) or len(host) > 253:
             return _MALFORMED
-        if any(len(label) > 63 for label in host.split(".")) and host[0] != "[":
+        if host[0] == "[":
+            if not _is_ipv6(host[1:-1]):
+                return _MALFORMED
+        elif any(len(label) > 63 for label in host.split(".")):
             return _MALFORMED
         authority = (f"{host}:{port}" if port else host).encode()
         if host in self.platform:
@@ -94,3 +100,11 @@ class Hosts:
         if rest == self.cdn_suffix:
             return Site(Plane.CDN, label, authority)
         return Site(Plane.FOREIGN, "", authority)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True

@@ -77,6 +77,8 @@ class Keyring:
     __slots__ = ("_keyed",)
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
+        if not secrets:
+            raise ValueError("a keyring holds at least one secret")
         # a keyed hash is copied per signature, which spares hashing the key each time
         self._keyed = tuple(hmac.new(secret, digestmod="sha256") for secret in secrets)
 

@@ -12,7 +12,7 @@ import contextlib
 import html
 import os
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from amba_run.discovery import Discovery, FunctionSource, SourceKind, discover, 
 from amba_run.node import SUFFIX, Node, Tenant
 from amba_run.report import Reporter
 from amba_run.secrets_files import SECRETS_FILES, load_secrets
+from amba_run.stacks import stack_in_sources
 from amba_run.watcher import Watcher
 from amba_runtime import limits
 from amba_runtime.admission import Violation, judge, judge_start
@@ -330,7 +331,9 @@ class DevServer:
                 compatibility_date=date,
             )
         except StartFailed as failure:
-            raise _Refused((judge_start(failure),)) from failure
+            violation = judge_start(failure)
+            stack = stack_in_sources(built.bundle, violation.stack)
+            raise _Refused((replace(violation, stack=stack),)) from failure
         assert slot.description is not None
         violations = judge(slot.description)
         if violations:

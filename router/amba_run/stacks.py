@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from amba_runtime.manifest import Bundle
 from amba_runtime.pool import Slot
 from amba_runtime.sourcemap import SourceMap
 
@@ -21,9 +22,14 @@ def _parsed(source_map: bytes) -> SourceMap | None:
 
 def mapped_stack(slot: Slot | None, stack: str) -> str:
     """The stack in terms of the sources of this version; as it is where there is no map."""
-    if slot is None or not stack or slot.bundle.source_map is None:
+    return stack if slot is None else stack_in_sources(slot.bundle, stack)
+
+
+def stack_in_sources(bundle: Bundle, stack: str) -> str:
+    """The same for a bundle that may not even have started."""
+    if not stack or bundle.source_map is None:
         return stack
-    source_map = _parsed(slot.bundle.source_map)
+    source_map = _parsed(bundle.source_map)
     if source_map is None:
         return stack
     return source_map.map_stack(stack, BUNDLE_MODULE, hidden=SHIM_MODULES)

@@ -253,3 +253,8 @@ UNIX_PATH_BYTES = Limit(103, "bytes", "path of a Unix socket (macOS; Linux has 1
 RESTART_PATIENCE_S = Deadline(1.0, "a request waits for a rested restart; else 503", "ours")
 DEATH_NEWS_S = Deadline(0.1, "between a broken connection and its engine's exit code", "ours")
 WEBSOCKET_CLOSE_S = Deadline(1.0, "a guest answers a close frame", "ours")
+
+# --- the front of the house: hosts and refusals ---
+HOSTS_SEEN = Limit(512, "spellings", "of Host headers remembered as parsed", "ours")
+EDGE_LINGER_S = Deadline(1.0, "a refused client may read its answer before the end", "ours")
+EDGE_LINGER_BYTES = Limit(4 * MIB, "bytes", "of a refused client dropped unread", "ours")

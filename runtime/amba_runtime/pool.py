@@ -164,7 +164,9 @@ class Slot:
 
     def _begin_revival(self) -> asyncio.Task[Isolate]:
         if self._reviving is None or self._reviving.done():
-            self._reviving = asyncio.get_running_loop().create_task(self._restart())
+            wait_s = self._backoff.failed()
+            self._rests_until_s = self._clock.monotonic_s() + wait_s
+            self._reviving = asyncio.get_running_loop().create_task(self._restart(wait_s))
             # a failed restart is told to the next request, which starts another
             self._reviving.add_done_callback(lambda t: t.cancelled() or t.exception())
         return self._reviving
@@ -176,11 +178,14 @@ class Slot:
         rest_s = self._rests_until_s - self._clock.monotonic_s()
         if rest_s > limits.RESTART_PATIENCE_S.value:
             raise Resting(math.ceil(rest_s))
-        return await asyncio.shield(revival)
+        try:
+            return await asyncio.shield(revival)
+        except asyncio.CancelledError:
+            if revival.cancelled():
+                raise WireError("this version was retired") from None
+            raise
 
-    async def _restart(self) -> Isolate:
-        wait_s = self._backoff.failed()
-        self._rests_until_s = self._clock.monotonic_s() + wait_s
+    async def _restart(self, wait_s: float) -> Isolate:
         await self._clock.sleep(wait_s)
         old, self._isolate = self._isolate, None
         if old is not None:
@@ -207,13 +212,13 @@ class Slot:
             drain_s: what is still under way after so many seconds is cut off.
         """
         self._retired = True
-        if self._reviving is not None:
-            self._reviving.cancel()
-            await asyncio.wait({self._reviving})
         if self.inflight and drain_s > 0:
             self._empty = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), drain_s)
+        if self._reviving is not None:
+            self._reviving.cancel()
+            await asyncio.wait({self._reviving})
         isolate, self._isolate = self._isolate, None
         if isolate is not None:
             await isolate.close()

@@ -41,7 +41,10 @@ class Spawner:
         self._early: dict[int, int] = {}
 
     async def open(self) -> None:
-        """Start the spawner process. Must run in the thread that lives as long as we do."""
+        """Start the spawner process, or another one when it was lost. Idempotent.
+
+        Must run in the thread that lives as long as we do.
+        """
         if self._link is not None:
             return
         ours, theirs = socket.socketpair()
@@ -91,9 +94,9 @@ class Spawner:
             # a line and its descriptors leave in one call: small against the socket's buffer
             socket.send_fds(self._link, [json.dumps(order).encode() + b"\n"], list(fds))
             pid = await asyncio.wait_for(answer, limits.SPAWN_S.value)
-        except OSError as error:
+        except (OSError, TimeoutError) as error:
             raise InternalError(
-                InternalCode.SPAWNER_GONE, f"the spawner process does not answer: {error}"
+                InternalCode.SPAWNER_GONE, f"the spawner process does not answer: {error!r}"
             ) from error
         finally:
             self._pending.pop(id_, None)
@@ -135,6 +138,9 @@ class Spawner:
             return
         answer = self._pending.get(message["id"])
         if answer is None or answer.done():
+            if "pid" in message:  # whoever asked has given up: nobody else would end it
+                self._exits[message["pid"]] = lambda _code: None
+                self.kill(message["pid"])
             return
         if "pid" in message:
             answer.set_result(message["pid"])

@@ -1,0 +1,1 @@
+"""Cron and queue: they make invocations the way the dispatcher does. Their issue fills it."""

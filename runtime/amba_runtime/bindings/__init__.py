@@ -1,0 +1,1 @@
+"""Bindings: what a function finds in `env`, one module per kind."""

@@ -5,18 +5,26 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { env as bindings } from "cloudflare:workers";
 
-const { apply } = Reflect;
+const { apply, construct } = Reflect;
 const { stringify } = JSON;
 const { isArray } = Array;
 const now = Date.now;
 const String_ = String;
 const Error_ = Error;
-const replace = String.prototype.replace;
+const Promise_ = Promise;
+const Map_ = Map;
+const WeakMap_ = WeakMap;
 const slice = String.prototype.slice;
-const charCodeAt = String.prototype.charCodeAt;
-const toString16 = Number.prototype.toString;
+const codeAt = Function.prototype.call.bind(String.prototype.charCodeAt);
+const toText = Function.prototype.call.bind(Number.prototype.toString);
+const hasInstance = Function.prototype[Symbol.hasInstance];
 const later = setTimeout;
-const ObjectKeys = Object.keys;
+const { keys: ObjectKeys, setPrototypeOf } = Object;
+
+/** `instanceof`, whatever a guest has made of it. */
+export const isA = (value, type) => apply(hasInstance, type, [value]);
+// An array that inherits nothing: no `toJSON` that a guest gave to all objects.
+const bare = (array) => setPrototypeOf(array, null);
 
 export const current = new AsyncLocalStorage();
 export const run = AsyncLocalStorage.prototype.run.bind(current);
@@ -27,6 +35,10 @@ const TOTAL_MAX = 262144;
 
 // One invocation's collected text: `lines` is JSON rows joined by commas.
 export class Invocation {
+  // fields, not assignments: a setter on Object.prototype must not see them
+  request;
+  ctx;
+  log;
   lines = "";
   errors = "";
   size = 0;
@@ -43,10 +55,15 @@ export class Invocation {
 export const startup = new Invocation(null, null, null);
 
 function ascii(json) {
-  return apply(replace, json, [/[\u007f-\uffff]/g, (c) => {
-    const hex = apply(toString16, apply(charCodeAt, c, [0]), [16]);
-    return "\\u" + apply(slice, "0000" + hex, [-4]);
-  }]);
+  let out = "";
+  let from = 0;
+  for (let at = 0; at < json.length; at++) {
+    const code = codeAt(json, at);
+    if (code < 127) continue;
+    out += apply(slice, json, [from, at]) + "\\u" + apply(slice, "000" + toText(code, 16), [-4]);
+    from = at + 1;
+  }
+  return from === 0 ? json : out + apply(slice, json, [from]);
 }
 
 function printable(value, depth) {
@@ -65,7 +82,7 @@ function printable(value, depth) {
       return String_(value);
   }
   if (value === null) return null;
-  if (value instanceof Error_) {
+  if (isA(value, Error_)) {
     const stack = value.stack;
     return typeof stack === "string" && stack ? stack : String_(value);
   }
@@ -77,7 +94,7 @@ function plain(value) {
   const path = [];
   let budget = 2000;
   const walk = (v) => {
-    if (typeof v !== "object" || v === null || v instanceof Error_) return printable(v, 0);
+    if (typeof v !== "object" || v === null || isA(v, Error_)) return printable(v, 0);
     if (--budget < 0) return "…";
     for (let i = 0; i < path.length; i++) if (path[i] === v) return "[Circular]";
     if (path.length > 8) return isArray(v) ? "[Array]" : "[Object]";
@@ -86,12 +103,12 @@ function plain(value) {
     if (typeof v.toJSON === "function") {
       out = walk(v.toJSON());
     } else if (isArray(v)) {
-      out = [];
+      out = bare([]);
       for (let i = 0; i < v.length && i < 200; i++) out[i] = walk(v[i]);
-    } else if (v instanceof Map) {
-      out = { "[Map]": walk([...v]) };
+    } else if (isA(v, Map_)) {
+      out = { __proto__: null, "[Map]": walk([...v]) };
     } else if (v instanceof Set) {
-      out = { "[Set]": walk([...v]) };
+      out = { __proto__: null, "[Set]": walk([...v]) };
     } else {
       out = { __proto__: null };
       const keys = ObjectKeys(v);
@@ -107,7 +124,7 @@ export function add(invocation, kind, json) {
   if (invocation.full) return;
   if (invocation.size + json.length > TOTAL_MAX) {
     invocation.full = true;
-    json = stringify(["warn", now(), ["[amba-run] further console lines were dropped: 256 KiB per invocation"]]);
+    json = `["warn",${now()},["[amba-run] further console lines were dropped: 256 KiB per invocation"]]`;
     kind = "lines";
   }
   invocation.size += json.length;
@@ -118,7 +135,7 @@ export function add(invocation, kind, json) {
 function collect(level, args) {
   const invocation = store() ?? startup;
   try {
-    const out = [];
+    const out = bare([]);
     for (let i = 0; i < args.length && i < 100; i++) {
       try {
         out[i] = printable(args[i], 1);
@@ -126,11 +143,15 @@ function collect(level, args) {
         out[i] = "[unprintable]";
       }
     }
-    let json = ascii(stringify([level, now(), out]));
+    const at = now();
+    let json = ascii(stringify(bare([level, at, out])));
     if (json.length > LINE_MAX) {
       let text = "";
       for (let i = 0; i < out.length; i++) text += (i ? " " : "") + (typeof out[i] === "string" ? out[i] : stringify(out[i]));
-      json = ascii(stringify([level, now(), [apply(slice, text, [0, LINE_MAX / 8]) + "… [truncated]"]]));
+      // a character takes one byte, or six where it is escaped
+      for (let room = LINE_MAX - 128; json.length > LINE_MAX; room >>= 1) {
+        json = ascii(stringify(bare([level, at, bare([apply(slice, text, [0, room]) + "… [truncated]"])])));
+      }
     }
     add(invocation, "lines", json);
   } catch {
@@ -143,18 +164,20 @@ export function describeError(error) {
   let message = "";
   let stack = "";
   try {
-    if (error instanceof Error_) {
+    if (isA(error, Error_)) {
       name = String_(error.name);
       message = String_(error.message);
-      stack = typeof error.stack === "string" ? error.stack : "";
+      const own = error.stack;
+      if (typeof own === "string") stack = own;
     } else {
-      message = typeof error === "string" ? error : stringify(printable(error, 1)) ?? String_(error);
+      const shown = printable(error, 1);
+      message = typeof shown === "string" ? shown : stringify(shown);
     }
   } catch {
-    message = "[a value that cannot be printed]";
+    message ||= "[a value that cannot be printed]";
   }
   const cut = (text) => (text.length > LINE_MAX / 2 ? apply(slice, text, [0, LINE_MAX / 2]) + "…" : text);
-  return ascii(stringify([cut(name), cut(message), cut(stack), now()]));
+  return ascii(stringify(bare([cut(name), cut(message), cut(stack), now()])));
 }
 
 export function drainText(invocation) {
@@ -169,15 +192,42 @@ function flushSoon(invocation) {
   if (invocation.flushing || invocation.log === null) return;
   invocation.flushing = true;
   try {
-    invocation.ctx.waitUntil(
-      new Promise((resolve) => later(resolve, 5)).then(() => {
-        invocation.flushing = false;
-        return post(invocation);
-      }),
-    );
+    keepAlive(invocation.ctx, flush(invocation));
   } catch {
     invocation.flushing = false;
   }
+}
+
+async function flush(invocation) {
+  await new Promise_((resolve) => later(resolve, 5));
+  invocation.flushing = false;
+  await post(invocation);
+}
+
+let nativeWaitUntil = null;
+
+// Puts a `waitUntil` in the native one's place that tells what the promise was rejected with.
+export function watchContext(ctx) {
+  const prototype = Object.getPrototypeOf(ctx);
+  nativeWaitUntil = prototype.waitUntil;
+  prototype.waitUntil = function waitUntil(promise) {
+    const invocation = store();
+    return apply(nativeWaitUntil, this, [invocation === undefined ? promise : told(promise, invocation)]);
+  };
+}
+
+async function told(promise, invocation) {
+  try {
+    return await promise;
+  } catch (error) {
+    add(invocation, "errors", describeError(error));
+    throw error;
+  }
+}
+
+/** `ctx.waitUntil` for our own work. */
+export function keepAlive(ctx, promise) {
+  apply(nativeWaitUntil, ctx, [promise]);
 }
 
 export async function post(invocation) {
@@ -199,6 +249,60 @@ console.assert = (ok, ...args) => {
 };
 for (const level of ["group", "groupCollapsed"]) console[level] = (...args) => collect("log", args);
 
+// Calls of a socket's listeners and of a stream's source come without the context of the
+// invocation that they belong to: it is kept here, so that their console lines find their place.
+function within(invocation, callback) {
+  return function (...args) {
+    return run(invocation, () => {
+      try {
+        return apply(callback, this, args);
+      } catch (error) {
+        add(invocation, "errors", describeError(error));
+        throw error;
+      }
+    });
+  };
+}
+
+const { addEventListener: listen, removeEventListener: unlisten } = EventTarget.prototype;
+const wrapped = new WeakMap_();
+const find = Function.prototype.call.bind(WeakMap.prototype.get);
+const keep = Function.prototype.call.bind(WeakMap.prototype.set);
+
+WebSocket.prototype.addEventListener = function addEventListener(type, listener, ...rest) {
+  const invocation = store();
+  let mine = listener;
+  if (invocation !== undefined && typeof listener === "function") {
+    const known = find(wrapped, this) ?? new WeakMap_();
+    keep(wrapped, this, known);
+    mine = find(known, listener) ?? within(invocation, listener);
+    keep(known, listener, mine);
+  }
+  return apply(listen, this, [type, mine, ...rest]);
+};
+WebSocket.prototype.removeEventListener = function removeEventListener(type, listener, ...rest) {
+  const known = typeof listener === "function" ? find(wrapped, this) : undefined;
+  return apply(unlisten, this, [type, (known && find(known, listener)) ?? listener, ...rest]);
+};
+
+globalThis.ReadableStream = new Proxy(ReadableStream, {
+  construct(target, args, newTarget) {
+    const invocation = store();
+    const source = args[0];
+    if (invocation !== undefined && typeof source === "object" && source !== null) {
+      const { start, pull, cancel } = source;
+      const bound = { __proto__: source };
+      // each keeps the source as its `this`: a source with private fields needs that
+      if (typeof start === "function") bound.start = (controller) => apply(start, source, [controller]);
+      if (typeof pull === "function") bound.pull = within(invocation, (controller) => apply(pull, source, [controller]));
+      if (typeof cancel === "function") bound.cancel = within(invocation, (reason) => apply(cancel, source, [reason]));
+      args[0] = bound;
+    }
+    return construct(target, args, newTarget);
+  },
+});
+ReadableStream.prototype.constructor = ReadableStream;
+
 // The classic form: `addEventListener("fetch", (event) => event.respondWith(...))`, with
 // bindings as globals. Other event types keep their usual meaning.
 export const listeners = { __proto__: null };
@@ -210,8 +314,11 @@ globalThis.addEventListener = function (type, listener, ...rest) {
   }
   return apply(addListener, globalThis, [type, listener, ...rest]);
 };
-if (bindings.__AMBA_CLASSIC) {
-  for (const name of ObjectKeys(bindings)) {
-    if (apply(slice, name, [0, 7]) !== "__AMBA_") globalThis[name] = bindings[name];
-  }
+export const logService = bindings.__AMBA_LOG;
+const classic = bindings.__AMBA_CLASSIC;
+// what a guest imports from cloudflare:workers is this same object
+delete bindings.__AMBA_LOG;
+delete bindings.__AMBA_CLASSIC;
+if (classic) {
+  for (const name of ObjectKeys(bindings)) globalThis[name] = bindings[name];
 }

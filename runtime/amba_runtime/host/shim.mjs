@@ -1,19 +1,34 @@
 // Wraps the guest's handlers: gives them a clean env, collects their console lines and
 // exceptions, and hands both to the host on a response header that the host removes.
 
-import { run, Invocation, startup, add, describeError, drainText, post, listeners } from "./prelude.mjs";
+import {
+  run, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
+  logService, watchContext,
+} from "./prelude.mjs";
 import { WorkerEntrypoint } from "cloudflare:workers";
 
 const Response_ = Response;
 const Headers_ = Headers;
-const Promise_ = Promise;
 const { apply } = Reflect;
+function getter(type, name) {
+  let holder = type.prototype;
+  while (!Object.hasOwn(holder, name)) holder = Object.getPrototypeOf(holder);
+  return Object.getOwnPropertyDescriptor(holder, name).get;
+}
+const requestHeaders = getter(Request, "headers");
+const responseHeaders = getter(Response, "headers");
+const webSocketOf = getter(Response, "webSocket");
+const isUsed = getter(Response, "bodyUsed");
+const facts = ["status", "statusText", "body", "cf"];
+for (let i = 0; i < facts.length; i++) facts[i] = { name: facts[i], get: getter(Response, facts[i]) };
 const setHeader = Headers.prototype.set;
 const getHeader = Headers.prototype.get;
 const hold = setTimeout;
 const letGo = clearTimeout;
 const keys = Object.keys;
-const startsWith = String.prototype.startsWith;
+const slice = String.prototype.slice;
+const sourceOf = Function.prototype.call.bind(Function.prototype.toString);
+const logFetch = logService.fetch;
 
 // Imported after everything above was taken: the guest's module runs now.
 const guest = await import("./fn.mjs");
@@ -21,22 +36,25 @@ const TELL = "amba-run-tell";
 const HEADER_MAX = 24576;
 
 let guestEnv = null;
-let logService = null;
 
-function settle(env) {
-  logService = env.__AMBA_LOG;
+function settle(env, ctx) {
+  watchContext(ctx);
   guestEnv = {};
-  for (const name of keys(env)) {
-    if (!apply(startsWith, name, ["__AMBA_"])) guestEnv[name] = env[name];
+  const names = keys(env);
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i];
+    if (apply(slice, name, [0, 7]) !== "__AMBA_") guestEnv[name] = env[name];
   }
 }
 
 async function sendLog(label, body) {
-  await logService.fetch("http://log/", { method: "POST", headers: { "amba-run-invocation": label }, body });
+  const headers = { __proto__: null, "amba-run-invocation": label };
+  await apply(logFetch, logService, ["http://log/", { __proto__: null, method: "POST", headers, body }]);
 }
 
 function logRequest(request, body) {
-  return sendLog(apply(getHeader, request.headers, ["x-amba-request-id"]) ?? "", body);
+  const headers = apply(requestHeaders, request, []);
+  return sendLog(apply(getHeader, headers, ["x-amba-request-id"]) ?? "", body);
 }
 
 class ClassicEvent {
@@ -70,22 +88,21 @@ function callFetch(request, ctx) {
 }
 
 function tell(response, invocation) {
-  if (invocation.size > HEADER_MAX || response.webSocket) {
-    invocation.ctx.waitUntil(post(invocation));
+  if (invocation.size > HEADER_MAX || apply(webSocketOf, response, [])) {
+    keepAlive(invocation.ctx, post(invocation));
     return response;
   }
   const text = drainText(invocation);
   try {
-    apply(setHeader, response.headers, [TELL, text]);
+    apply(setHeader, apply(responseHeaders, response, []), [TELL, text]);
     return response;
   } catch {
     // headers of a fetched response are immutable: the same answer under headers of our own
-    const headers = new Headers_(response.headers);
+    const headers = new Headers_(apply(responseHeaders, response, []));
     apply(setHeader, headers, [TELL, text]);
-    return new Response_(response.body, {
-      status: response.status, statusText: response.statusText, headers,
-      cf: response.cf, encodeBody: "manual",
-    });
+    const init = { __proto__: null, headers, encodeBody: "manual" };
+    for (let i = 0; i < facts.length; i++) init[facts[i].name] = apply(facts[i].get, response, []);
+    return new Response_(init.body, init);
   }
 }
 
@@ -94,12 +111,18 @@ function failed(error, invocation) {
   add(invocation, "errors", describeError(error));
   const headers = new Headers_();
   apply(setHeader, headers, ["amba-run-outcome", "exception"]);
-  return tell(new Response_(null, { status: 500, headers }), invocation);
+  return tell(new Response_(null, { __proto__: null, status: 500, headers }), invocation);
 }
 
 function answered(response, invocation) {
-  if (!(response instanceof Response_)) {
+  let used;
+  try {
+    used = apply(isUsed, response, []); // throws for what is no Response, a Proxy of one included
+  } catch {
     return failed(new TypeError("the fetch handler did not return a Response"), invocation);
+  }
+  if (used) {
+    return failed(new TypeError("the fetch handler returned a Response whose body was read"), invocation);
   }
   invocation.answered = true;
   return invocation.size === 0 ? response : tell(response, invocation);
@@ -112,7 +135,7 @@ function invoke(request, ctx, invocation) {
   } catch (error) {
     return failed(error, invocation);
   }
-  return response instanceof Response_ ? answered(response, invocation) : wait(response, invocation);
+  return isA(response, Response_) ? answered(response, invocation) : wait(response, invocation);
 }
 
 // A promise that nothing can settle would be cancelled by the engine at once; held by a timer
@@ -151,12 +174,12 @@ async function event(label, ctx, call) {
 
 export default {
   fetch(request, env, ctx) {
-    if (guestEnv === null) settle(env);
+    if (guestEnv === null) settle(env, ctx);
     const invocation = new Invocation(request, ctx, logRequest);
     return run(invocation, invoke, request, ctx, invocation);
   },
   scheduled(controller, env, ctx) {
-    if (guestEnv === null) settle(env);
+    if (guestEnv === null) settle(env, ctx);
     const label = `scheduled ${+controller.scheduledTime} ${controller.cron}`;
     // production's controller says what it is; this engine's does not (contract B)
     if (controller.type === undefined) {
@@ -174,7 +197,7 @@ export default {
     });
   },
   queue(batch, env, ctx) {
-    if (guestEnv === null) settle(env);
+    if (guestEnv === null) settle(env, ctx);
     const label = `queue ${batch.queue} ${batch.messages[0]?.id ?? ""}`;
     return event(label, ctx, () => {
       const entry = guest.default;
@@ -190,15 +213,18 @@ export class AmbaControl extends WorkerEntrypoint {
     const entry = guest.default;
     let kind = "none";
     if (typeof entry === "function") {
-      kind = /^class\b/.test(Function.prototype.toString.call(entry)) ? "class" : "function";
+      kind = apply(slice, sourceOf(entry), [0, 5]) === "class" ? "class" : "function";
     } else if (typeof entry === "object" && entry !== null) {
       kind = "object";
     } else if (listeners.fetch || listeners.scheduled || listeners.queue) {
       kind = "listener";
     }
-    const handlers = ["fetch", "scheduled", "queue"].filter((name) =>
-      kind === "object" ? typeof entry[name] === "function" : kind === "listener" && name in listeners,
-    );
+    const handlers = [];
+    for (let i = 0; i < 3; i++) {
+      const name = i === 0 ? "fetch" : i === 1 ? "scheduled" : "queue";
+      const has = kind === "object" ? typeof entry[name] === "function" : kind === "listener" && name in listeners;
+      if (has) handlers[handlers.length] = name;
+    }
     return { handlers, default: kind, startup: drainText(startup) };
   }
 }

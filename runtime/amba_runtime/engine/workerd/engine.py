@@ -56,11 +56,11 @@ class WorkerdEngine:
         self._isolates: set[WorkerdIsolate] = set()
 
     async def open(self) -> None:
-        """Make the private folder, start the spawner. Idempotent."""
+        """Make the private folder, start the spawner (again, if it was lost). Idempotent."""
         if self._folder is None:
             # short, because a Unix socket's path has 107 bytes at most; mode 0700 by mkdtemp
             self._folder = Path(tempfile.mkdtemp(prefix="amba-"))
-            await self.spawner.open()
+        await self.spawner.open()
 
     def command(self, configuration: Path) -> tuple[str, ...]:
         """The command line of one process; 3 and 4 are its listening sockets."""

@@ -58,6 +58,7 @@ class WorkerdIsolate:
         self._stderr_transport: asyncio.BaseTransport | None = None
         self._exited: asyncio.Future[int] = loop.create_future()
         self._closing = False
+        self._described = False
         self._labels: dict[str, Tell] = {}
 
     # life
@@ -117,10 +118,11 @@ class WorkerdIsolate:
             self._exited.set_result(code)
         self._engine.forget(self)
         if not self._closing:
-            last = self._stderr[-1] if self._stderr else "it said nothing"
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            logger.warning("engine process %d ended (%s): %s", self._pid, how, last)
-            self._surroundings.died(f"engine process {self._pid} ended ({how}): {last}")
+            reason = f"engine process {self._pid} ended ({how}): {_last_words(self._stderr)}"
+            # of one that never came to serve, `StartFailed` tells
+            logger.log(logging.WARNING if self._described else logging.DEBUG, "%s", reason)
+            self._surroundings.died(reason)
 
     async def close(self) -> None:
         """End the process, wait until it is gone, remove its folder. Idempotent."""
@@ -129,8 +131,7 @@ class WorkerdIsolate:
         self._control.close()
         if self._pid and not self._exited.done():
             self._engine.spawner.kill(self._pid)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._exited), limits.STOP_S.value)
+            await self._end()
         for server in self._servers:
             await server.close()
         if self._stderr_transport is not None:
@@ -156,8 +157,17 @@ class WorkerdIsolate:
         return self._client.idle()
 
     async def exchange(self, *, fresh: bool = False) -> wire.Connection:
-        """A connection for one request."""
-        return await self._client.acquire(fresh=fresh)
+        """A connection for one request. Raises WireError, once the reason was told, when gone."""
+        try:
+            return await self._client.acquire(fresh=fresh)
+        except wire.WireError:
+            await self._end()
+            raise
+
+    async def _end(self) -> None:
+        """Wait a moment for the exit code of a process whose sockets have closed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._exited), limits.STOP_S.value)
 
     async def socket(
         self, target: bytes, headers: wire.Headers, subprotocols: Sequence[str]
@@ -185,6 +195,7 @@ class WorkerdIsolate:
                 ping_interval=None,
                 max_size=limits.WEBSOCKET_BYTES.value,
                 open_timeout=limits.WEBSOCKET_OPEN_S.value,
+                close_timeout=limits.WEBSOCKET_CLOSE_S.value,
                 proxy=None,
             )
         except InvalidStatus as refusal:
@@ -216,9 +227,9 @@ class WorkerdIsolate:
                 f"the module's top level did not finish in {limits.START_S.value:g} s"
             ) from None
         except (wire.WireError, InternalError) as error:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._exited), limits.STOP_S.value)
+            await self._end()
             raise self._start_failed(str(error)) from None
+        self._described = True
         handlers = tuple(h for h in data.get("handlers", ()) if isinstance(h, str))
         return Description(handlers, str(data.get("default")), Tell.parse(str(data.get("startup"))))
 
@@ -355,8 +366,20 @@ class WorkerdSocket:
             return None
 
     async def close(self, code: int, reason: str) -> None:
-        """Idempotent."""
+        """Say good-bye; with 1006 break off, as the caller did. Idempotent."""
+        if code == 1006:
+            self._connection.transport.abort()
+            await self._connection.wait_closed()
+            return
         await self._connection.close(code, reason)
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """The line of a dead engine's stderr that says most: V8 frames its own with `#`."""
+    words = [line.strip("# \t") for line in lines]
+    fatal = [line for line in words if "fatal" in line.lower() and "error in ," not in line]
+    last = [line for line in words if line]
+    return (fatal or last or ["it said nothing"])[-1]
 
 
 class _Lines(asyncio.Protocol):

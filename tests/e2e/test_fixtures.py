@@ -1,0 +1,105 @@
+"""Every sample function answers what it says, at both its addresses; offline too (Must show 2, 4)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.run.serving import Dev, function
+
+pytestmark = pytest.mark.slow
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+FIRST_LINE = re.compile(r"// Shows: .+\. GET / answers (?P<status>[2-5]\d\d)\.")
+
+
+def statuses() -> dict[str, int]:
+    """Function -> the status its first line promises."""
+    found: dict[str, int] = {}
+    for entry in FIXTURES.glob("*/index.*"):
+        told = FIRST_LINE.match(entry.read_text("utf-8"))
+        assert told is not None, entry
+        found[entry.parent.name] = int(told["status"])
+    return found
+
+
+STATUSES = statuses()
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """All the sample functions, served."""
+    server = Dev(FIXTURES, "--ephemeral", data_home=tmp_path_factory.mktemp("data"))
+    yield server
+    server.close()
+    assert server.process.returncode == 0
+
+
+def test_the_ready_line_lists_every_fixture(dev: Dev) -> None:
+    """One line says where everything is, in the shape of interface.md section 3."""
+    ready = dev.ready
+    assert set(ready) == {"event", *"origin state engine project functions keys".split()}
+    assert dev.lines[0].startswith('{"event": "ready"')
+    assert {f["name"] for f in ready["functions"]} == set(STATUSES)
+    assert ready["functions"][0] == {
+        "name": "counter",
+        "url": f"http://local.fn.localhost:{dev.port}/counter",
+        "version": 1,
+    }
+    assert (ready["engine"], ready["project"]["slug"]) == ("workerd", "local")
+    assert [key[:10] for key in ready["keys"].values()] == ["amb_dpat_" + ready["keys"]["pat"][9]]\
+        + ["amb_dev_ck", "amb_dev_sk"]
+
+
+@pytest.mark.parametrize("name", sorted(STATUSES))
+def test_a_fixture_answers_what_its_first_line_says(dev: Dev, name: str) -> None:
+    """At its URL (by Host header) and at the /fn/ path of the bare host (Must show 2)."""
+    by_host = dev.get(f"/{name}", host=f"local.fn.localhost:{dev.port}").status
+    by_path = dev.get(f"/fn/local/{name}/").status
+    assert (by_host, by_path) == (STATUSES[name], STATUSES[name])
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="this machine has no unshare program")
+def test_a_folder_is_served_with_the_network_cut(tmp_path: Path) -> None:
+    """In a network namespace that has loopback alone, `dev` starts and serves (Must show 4)."""
+    can = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", "ip link set lo up"], capture_output=True, check=False
+    )
+    if can.returncode != 0:
+        pytest.skip(f"no namespace of our own here: {can.stderr.decode().strip()}")
+    (tmp_path / "functions").mkdir()
+    (tmp_path / "functions" / "hello.ts").write_text(function("'offline' as string"))
+    script = tmp_path / "serve.sh"
+    # the client has to be inside as well: the server's loopback is its own
+    script.write_text(
+        'set -e\nip link set lo up\nexec "$@"\n',
+    )
+    server = Dev(
+        tmp_path / "functions",
+        "--ephemeral",
+        data_home=tmp_path / "data",
+        prefix=("unshare", "-rn", "sh", str(script)),
+    )
+    try:
+        pid = server.process.pid
+        asked = subprocess.run(
+            [
+                *("nsenter", "-t", str(pid), "-U", "--preserve-credentials", "-n"),
+                *("python3", "-c", ASK, f"http://127.0.0.1:{server.port}/fn/local/hello"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": os.environ["PATH"]},
+        )
+        assert (asked.returncode, asked.stdout) == (0, "offline"), asked.stderr
+    finally:
+        server.close()
+
+
+ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode(), end='')"

@@ -1,0 +1,241 @@
+"""Who is calling: the truth table of credentials, and that a bad one is nobody, never an error."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from typing import Any
+
+import jwt
+import pytest
+
+from amba_router.identity import NOBODY, SESSION_S, Identities, Identity, parse_persona
+from amba_runtime import limits
+from amba_runtime.clock import ManualClock
+from amba_runtime.errors import UserCode, UserError
+
+PROJECT = "11111111-2222-4333-8444-555555555555"
+KEY = b"s" * 32
+PAT = "amb_dpat_" + "A" * 32
+USER = Identity(user_id="u_42")
+
+
+def make(persona: Identity = NOBODY) -> tuple[Identities, ManualClock]:
+    clock = ManualClock()
+    identities = Identities(PROJECT, session_key=KEY, clock=clock, persona=persona)
+    identities.add_pat(PAT, "d_1")
+    return identities, clock
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    now = int(ManualClock().time_s())
+    whole = {"sub": "u_42", "pid": PROJECT, "anon": None, "iat": now, "exp": now + 60}
+    return {k: v for k, v in {**whole, **changed}.items() if v != "absent"}
+
+
+def token(key: bytes = KEY, algorithm: str = "HS256", **changed: Any) -> bytes:
+    return jwt.encode(claims(**changed), key, algorithm=algorithm).encode()
+
+
+def bearer(value: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"accept", b"*/*"), (b"authorization", b"Bearer " + value)]
+
+
+def unsigned(header: dict[str, Any], body: dict[str, Any], mac: bytes = b"") -> bytes:
+    parts = [json.dumps(part).encode() for part in (header, body)]
+    return b".".join(base64.urlsafe_b64encode(p).rstrip(b"=") for p in (*parts, mac))
+
+
+@pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", b"BEARER   "])
+def test_a_session_token_is_its_user(scheme: bytes) -> None:
+    """A valid session token names the end user (A.6)."""
+    identities, _ = make()
+    own = identities.mint_session("u_42", anonymous_id="a_1").encode()
+    for text in (own, token()):
+        assert identities.of([(b"authorization", scheme + text)]) == USER
+    decoded = jwt.decode(own, KEY, algorithms=["HS256"], options={"verify_exp": False})
+    assert decoded["exp"] - decoded["iat"] == SESSION_S == 30 * 86400
+    assert (decoded["sub"], decoded["pid"], decoded["anon"]) == ("u_42", PROJECT, "a_1")
+
+
+def test_a_pat_is_its_developer() -> None:
+    """A personal access token names its developer, and never a user too (A.6)."""
+    identities, _ = make()
+    assert identities.of(bearer(PAT.encode())) == Identity(developer_id="d_1")
+
+
+NOW = int(ManualClock().time_s())
+INVALID = {
+    "expired": token(exp=NOW),
+    "expired long ago": token(exp=0),
+    "no expiry": token(exp="absent"),
+    "expiry is text": token(exp="soon"),
+    "expiry is null": token(exp=None),
+    "other project": token(pid="22222222-2222-4333-8444-555555555555"),
+    "no project": token(pid="absent"),
+    "project is a list": token(pid=[PROJECT]),
+    "other key": token(b"x" * 32),
+    "other algorithm": token(b"s" * 64, "HS512"),
+    "no user": token(sub="absent"),
+    "empty user": token(sub=""),
+    "user is a number": token(sub=42),
+    "user holds a line feed": token(sub="u_42\nd_1"),
+    "user is not ASCII": token(sub="пользователь"),
+    "user is too long": token(sub="u" * 513),
+    "alg none": unsigned({"alg": "none", "typ": "JWT"}, claims()),
+    "alg None": unsigned({"alg": "None", "typ": "JWT"}, claims()),
+    "alg none with a MAC": unsigned({"alg": "none"}, claims(), b"m" * 32),
+    "alg HS256 without a MAC": unsigned({"alg": "HS256"}, claims()),
+    "alg HS256, MAC of zeros": unsigned({"alg": "HS256"}, claims(), b"\0" * 32),
+    "alg is a list": unsigned({"alg": ["HS256"]}, claims(), b"m" * 32),
+    "no header": unsigned({}, claims(), b"m" * 32),
+    "one byte changed": token()[:-2] + b"AA",
+    "truncated": token()[:-20],
+    "a byte more": token() + b"A",
+    "two parts": b".".join(token().split(b".")[:2]),
+    "four parts": token() + b".x",
+    "only dots": b"..",
+    "garbage": b"garbage",
+    "garbage with dots": b"a.b.c",
+    "not UTF-8": b"\xff.\xfe.\xfd",
+    "empty": b"",
+    "very long": b"a" * 60_000,
+    "NUL": token() + b"\0",
+    "an unknown PAT": b"amb_dpat_" + b"B" * 32,
+    "a PAT and a blank": PAT.encode() + b" x",
+    "a short PAT": PAT[:-1].encode(),
+    "a long PAT": PAT.encode() + b"A",
+    "a PAT in capitals": PAT.upper().encode(),
+    "a PAT with an odd character": b"amb_dpat_" + b"A" * 31 + b"\xe9",
+    "a comma list": token() + b", Bearer " + token(),
+    "a client key": b"amb_dev_ck_" + b"A" * 32,
+}
+
+
+@pytest.mark.parametrize("credential", INVALID.values(), ids=INVALID.keys())
+@pytest.mark.parametrize("persona", [NOBODY, Identity(developer_id="d_local")], ids=["", "persona"])
+def test_an_invalid_credential_is_nobody(
+    credential: bytes, persona: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Never an error, never the persona: nobody, with one warning without the token (H-4)."""
+    identities, _ = make(persona)
+    with caplog.at_level(logging.WARNING, "amba.identity"):
+        assert identities.of(bearer(credential)) == NOBODY
+    assert len(caplog.records) == 1
+    message = caplog.records[0].getMessage()
+    assert message.startswith("a request's credential was ignored: ")
+    assert "\n" not in message
+    assert len(credential) < 12 or credential.decode("latin-1") not in message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Basic dXNlcjpwYXNz",
+        b"Digest username=x",
+        b"Stripe t=1,v1=abc",
+        b"",
+        b"Bearer",
+        b"BearerX " + PAT.encode(),
+        PAT.encode(),
+        b"Basic " + PAT.encode(),
+    ],
+)
+def test_another_scheme_is_the_functions_own_business(
+    value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Basic and the like are nobody to us, the persona included (A.6)."""
+    identities, _ = make(USER)
+    with caplog.at_level(logging.WARNING):
+        assert identities.of([(b"authorization", value)]) == NOBODY
+    assert [r.getMessage() for r in caplog.records if "neither" not in r.getMessage()] == []
+
+
+def test_the_first_of_two_credentials_decides() -> None:
+    """Two Authorization headers are read in order, so that nothing behind one counts."""
+    identities, _ = make()
+    pat = (b"authorization", b"Bearer " + PAT.encode())
+    basic = (b"authorization", b"Basic dXNlcjpwYXNz")
+    assert identities.of([pat, basic]) == Identity(developer_id="d_1")
+    assert identities.of([basic, pat]) == NOBODY
+
+
+@pytest.mark.parametrize("persona", [NOBODY, USER, Identity(developer_id="d_9")])
+def test_without_a_credential_the_persona_is_who_calls(persona: Identity) -> None:
+    """`--as` speaks for requests that carry no credential, and only for those."""
+    identities, _ = make(persona)
+    assert identities.of([(b"cookie", b"session=x"), (b"x-api-key", b"k")]) == persona
+    assert identities.of([]) == persona
+    assert identities.of(bearer(PAT.encode())) == Identity(developer_id="d_1")
+
+
+def test_a_remembered_session_still_expires(caplog: pytest.LogCaptureFixture) -> None:
+    """A verified token is remembered until it expires, to the second, and no longer (A.6)."""
+    identities, clock = make()
+    fields = bearer(token(exp=NOW + 60))
+    clock.jump(59.9)
+    assert [identities.of(fields) for _ in range(3)] == [USER] * 3
+    clock.jump(0.1)
+    assert identities.of(fields) == NOBODY
+    clock.jump(-1)
+    assert identities.of(fields) == USER
+    assert "expired" in caplog.text
+
+
+def test_the_memory_of_tokens_is_bounded() -> None:
+    """A flood of valid tokens costs a bounded memory and none of them its meaning."""
+    identities, _ = make()
+    first = bearer(token())
+    assert identities.of(first) == USER
+    for n in range(limits.TOKEN_CACHE.value):
+        assert identities.of([(b"authorization", b"Bearer %b%b" % (b" " * n, PAT.encode()))]) == (
+            Identity(developer_id="d_1")
+        )
+    assert identities.of(first) == USER
+
+
+def test_two_projects_do_not_share_users() -> None:
+    """A project's token is nobody at another project, also under the same key (A.6)."""
+    one, clock = make()
+    other = Identities("other", session_key=KEY, clock=clock)
+    fields = bearer(one.mint_session("u_42").encode())
+    assert one.of(fields) == USER
+    assert other.of(fields) == NOBODY
+    assert other.of(bearer(PAT.encode())) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("user:u_42", USER),
+        ("developer:d_1", Identity(developer_id="d_1")),
+        ("anonymous", NOBODY),
+        ("user:a:b", Identity(user_id="a:b")),
+    ],
+)
+def test_personas(text: str, expected: Identity) -> None:
+    """The three forms of `--as` (issue 2, item 4)."""
+    assert parse_persona(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "user", "user:", "developer:", "nobody", "User:u", "anonymous:x", "user:a b", "user:é"]
+    + ["user:" + "u" * 513, "user:a\nb", "x" * 9999],
+)
+def test_what_is_no_persona(text: str) -> None:
+    """A persona that could not be stamped is refused when it is given, and told how."""
+    with pytest.raises(UserError) as caught:
+        parse_persona(text)
+    assert caught.value.code is UserCode.INVALID_PERSONA
+    assert len(caught.value.message) < 300
+
+
+def test_ids_that_cannot_be_stamped_get_no_token() -> None:
+    """Minting checks the id, so that no valid token names a user that cannot be signed (B6)."""
+    identities, _ = make()
+    with pytest.raises(UserError):
+        identities.mint_session("u\n42")
+    with pytest.raises(UserError):
+        identities.add_pat(PAT, "d 1")

@@ -1,0 +1,212 @@
+"""What happened is told once, in batches, shortly after; telling never fails anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from amba_router.journal import Invocation, Journal
+from amba_runtime import limits, wire
+from amba_runtime.clock import ManualClock
+from amba_runtime.engine.base import Surroundings
+from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
+from amba_runtime.limits import FunctionLimits
+from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
+from amba_runtime.outcome import LogLine, Outcome, Tell
+from amba_runtime.pool import Slot
+
+
+def invocation(request_id: str, slot: Slot | None = None) -> Invocation:
+    return Invocation(request_id, "hello", 1, "GET", "/", 200, Outcome.OK, 0.0, 1.0, slot)
+
+
+def lines(*texts: str) -> Tell:
+    return Tell([LogLine("log", [text], 0) for text in texts])
+
+
+class Ear:
+    """Hears batches and late lines."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.told: list[Invocation] = []
+        self.late: list[tuple[str, list[object]]] = []
+
+    def batch(self, told: Sequence[Invocation]) -> None:
+        self.batches.append([i.request_id for i in told])
+        self.told.extend(told)
+
+    def lately(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        self.late.append((request_id, [line.message for line in tell.logs]))
+
+
+async def no_egress(request: wire.Request) -> wire.Response:
+    raise AssertionError("nothing is fetched here")
+
+
+async def hello(request: FakeRequest) -> FakeResponse:
+    return FakeResponse()
+
+
+class TickingIsolate(FakeIsolate):
+    """Says how much CPU time it has used."""
+
+    used_s = 0.0
+
+    def cpu_s(self) -> float | None:
+        return self.used_s
+
+
+class TickingEngine(FakeEngine):
+    async def start(
+        self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
+    ) -> FakeIsolate:
+        isolate = TickingIsolate(self.handlers[manifest.name], surroundings)
+        self.isolates.append(isolate)
+        return isolate
+
+
+async def slot_on(engine: FakeEngine, journal: Journal) -> Slot:
+    slot = Slot(
+        engine,
+        Manifest(ProjectId("p"), FunctionName("hello"), 1),
+        Bundle.of(b""),
+        limits_=FunctionLimits.dev(),
+        egress=no_egress,
+        storage=None,
+        late=journal.late,
+        clock=ManualClock(),
+    )
+    await slot.start()
+    return slot
+
+
+def test_events_are_told_in_batches_and_in_order() -> None:
+    """Each invocation is told once, within the flush time (interface.md 3)."""
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        for name in "abc":
+            journal.add(invocation(name))
+        assert ear.batches == []
+        async with asyncio.timeout(5):
+            while not ear.batches:
+                await asyncio.sleep(limits.JOURNAL_FLUSH_S.value / 4)
+        assert ear.batches == [["a", "b", "c"]]
+        journal.add(invocation("d"))
+        journal.flush()
+        journal.flush()
+        assert ear.batches == [["a", "b", "c"], ["d"]]
+
+    asyncio.run(main())
+    assert limits.JOURNAL_FLUSH_S.value <= 0.1
+
+
+def test_late_lines_join_an_event_that_waits() -> None:
+    """Lines of `waitUntil` join their invocation, or are told alone when it was told."""
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        engine = FakeEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        with_lines = invocation("a", slot)
+        with_lines.tell = lines("first")
+        journal.add(with_lines)
+        journal.add(invocation("b", slot))
+        engine.isolates[0].late("a", lines("second"))
+        engine.isolates[0].late("b", lines("only"))
+        journal.flush()
+        assert [[line.message for line in i.tell.logs] for i in ear.told if i.tell] == [
+            [["first"], ["second"]],
+            [["only"]],
+        ]
+        assert ear.late == []
+        engine.isolates[0].late("a", lines("third"))
+        assert ear.late == [("a", [["third"]])]
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+
+
+def test_a_listener_that_fails_fails_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    """Telling never fails a request, and one deaf listener leaves the others their events."""
+
+    def broken(told: Sequence[Invocation]) -> None:
+        raise OSError("the pipe is closed")
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(broken, ear.lately)
+        journal.listen(ear.batch, ear.lately)
+        journal.add(invocation("a"))
+        journal.flush()
+        journal.add(invocation("b"))
+        journal.flush()
+        assert ear.batches == [["a"], ["b"]]
+
+    asyncio.run(main())
+    assert caplog.text.count("1 invocations could not be told") == 2
+
+
+def test_what_waits_is_bounded() -> None:
+    """A flood of invocations is told early instead of being kept."""
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        most = limits.JOURNAL_EVENTS.value
+        for n in range(most + 1):
+            journal.add(invocation(str(n)))
+        assert [len(batch) for batch in ear.batches] == [most]
+        journal.flush()
+        assert [len(batch) for batch in ear.batches] == [most, 1]
+
+    asyncio.run(main())
+
+
+def test_cpu_time_is_shared_out() -> None:
+    """A batch's CPU time goes evenly to its invocations, and no millisecond is told twice."""
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        engine = TickingEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        isolate = engine.isolates[0]
+        assert isinstance(isolate, TickingIsolate)
+        for used_s, names in ((0.010, "ab"), (0.010, "c"), (0.025, "d")):
+            isolate.used_s = used_s
+            for name in names:
+                journal.add(invocation(name, slot))
+            journal.flush()
+        assert [i.cpu_ms for i in ear.told] == [5.0, 5.0, 0.0, 15.0]
+        isolate.used_s = 0.0  # a new process starts at nothing
+        journal.add(invocation("e", slot))
+        journal.flush()
+        assert ear.told[-1].cpu_ms == 0.0
+        await slot.retire(drain_s=0)
+        journal.add(invocation("f", slot))
+        journal.flush()
+        assert ear.told[-1].cpu_ms is None
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_does_not_say_its_cpu_time() -> None:
+    """Unknown is None, not zero."""
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        slot = await slot_on(FakeEngine({"hello": hello}), journal)
+        journal.add(invocation("a", slot))
+        journal.add(invocation("b", None))
+        journal.flush()
+        assert [i.cpu_ms for i in ear.told] == [None, None]
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())

@@ -1,0 +1,35 @@
+"""The in-memory picture of what is served."""
+
+from __future__ import annotations
+
+from amba_router.identity import Identities
+from amba_router.routes import Project, Projects, Route
+from amba_router.signing import Keyring
+from amba_runtime.clock import ManualClock
+from amba_runtime.manifest import FunctionName, ProjectId
+
+
+def project(slug: str) -> Project:
+    id_ = ProjectId(f"id-{slug}")
+    identities = Identities(id_, session_key=b"s" * 32, clock=ManualClock())
+    return Project(id_, slug, Keyring((b"k",)), identities)
+
+
+def test_projects_are_found_by_their_exact_label() -> None:
+    """A label that no project has is None: never a near match (B10)."""
+    projects = Projects()
+    one, two = project("one"), project("two")
+    projects.add(one)
+    projects.add(two)
+    assert projects.get("one") is one
+    assert projects.get("two") is two
+    assert [projects.get(slug) for slug in ("", "ONE", "on", "one ", "three")] == [None] * 5
+    assert projects.all() == [one, two]
+
+
+def test_a_projects_routes_are_its_own() -> None:
+    """Two projects never share a table of routes."""
+    one, two = project("one"), project("two")
+    one.routes[b"hello"] = Route(FunctionName("hello"))
+    assert two.routes == {}
+    assert one.routes[b"hello"] == Route(FunctionName("hello"), None, None)
