@@ -138,7 +138,9 @@ class Dispatcher:
                 await problem.answer(send, request_id, head=head)
                 return
         query: bytes = scope["query_string"]
-        target = b"/" + rest if not query else b"/%b?%b" % (rest, query)
+        target = b"/" + rest
+        if query or "amba.bare_query" in scope:
+            target = b"%b?%b" % (target, query)
         assert slot is not None
         call = _Call(self, project, slot, site, scope, fields, target, request_id, now_s)
         if scope["type"] == "websocket":
@@ -298,6 +300,9 @@ class _Call:
         """The guest's answer, or the one its outcome has; then the event."""
         exchange = relay.exchange
         outcome, tell, out = _read_head(exchange.headers)
+        if relay.gone:
+            self.tell(0, Outcome.CANCELED, tell)
+            return
         if outcome is not Outcome.OK:
             relay.discard()
             await self.refuse(relay.send, outcome, None, tell=tell)
@@ -306,8 +311,11 @@ class _Call:
         try:
             await relay.answer(status, out)
         except WireError as error:
-            outcome = Outcome.RESPONSE_STREAM_DISCONNECTED
-            logger.warning("%s: the answer broke off: %s", self.slot.manifest.name, error)
+            if relay.timed_out:
+                outcome = Outcome.EXCEEDED_WALL_TIME
+            elif not relay.gone:
+                outcome = Outcome.RESPONSE_STREAM_DISCONNECTED
+                logger.warning("%s: the answer broke off: %s", self.slot.manifest.name, error)
         if relay.gone:
             outcome = Outcome.CANCELED
         self.tell(status, outcome, tell)

@@ -8,9 +8,13 @@ Source: reliability.md 0 (findings 3 and 3b), 2.3, 3.A and B1.
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
+import struct
 from typing import Any, cast
 from urllib.parse import unquote
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
@@ -23,6 +27,8 @@ from uvicorn.server import ServerState
 from amba_router.problem import BAD_HOST, BAD_REQUEST, Problem
 from amba_runtime import limits
 from amba_runtime.wire import Headers
+
+logger = logging.getLogger("amba.edge")
 
 _HEAD_TOO_LARGE = Problem(
     431,
@@ -41,6 +47,7 @@ _VERSION = Problem(505, "HTTP_VERSION", "invalid_request", "speak HTTP/1.1 (or 1
 _TRANSFER_ENCODING = Problem(
     501, "TRANSFER_ENCODING", "invalid_request", "the only transfer coding taken is chunked"
 )
+_INTERNAL = Problem(500, "INTERNAL", "internal", "amba-run failed; its log says why")
 
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -62,33 +69,70 @@ class EdgeProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._in_head = True
-        self._unparsed_bytes = 0
+        self._progress = False
+        self._unfinished_bytes = 0
+        self._dropped_bytes = 0
         self._refusal: Problem | None = None
         self._closed_to_input = False
+        self._replayed: bytes | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        # the newest request, and the one that is being answered: pipelined ones wait between
         self._current: Cycle | None = None
+        self._running: Cycle | None = None
         loaded: Any = vars(config)["loaded_app"]
         self._app = cast(ASGI3Application, loaded)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; a head that never ends is refused by its size."""
+        """Feed the parser; a head, a trailer or a chunk extension that never ends is refused."""
         if self._closed_to_input:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > limits.EDGE_LINGER_BYTES.value:
+                self.transport.abort()
             return
-        super().data_received(data)
-        if self._in_head and not self._closed_to_input:
-            self._unparsed_bytes += len(data)
-            if self._unparsed_bytes > limits.EDGE_HEAD.value + limits.EDGE_TARGET.value:
-                self._refusal = _HEAD_TOO_LARGE
-                self.send_400_response("")
+        self._progress = False
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as stop:
+            if self._replayed is None:
+                self.handle_websocket_upgrade()
+            else:
+                self._read_on(self._replayed + data[int(stop.args[0]) :])
+        if self._progress:
+            self._unfinished_bytes = 0
+            return
+        self._unfinished_bytes += len(data)
+        most = limits.EDGE_HEAD.value + limits.EDGE_TARGET.value
+        if self._unfinished_bytes > most and not self._closed_to_input:
+            self._refusal = _HEAD_TOO_LARGE
+            self.send_400_response("")
+
+    def _read_on(self, data: bytes) -> None:
+        """Ignore an upgrade to anything but WebSocket, as a server may (RFC 9110 section 7.8).
+
+        The parser takes what follows such a head for another protocol, a body included. A new
+        one is given the head again without the upgrade, and this time its events are known.
+
+        Args:
+            data: that head, and all that came behind the real one.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(data)
 
     def on_message_begin(self) -> None:
         """A new request starts."""
+        if self._replayed is not None:
+            return
         self._in_head = True
-        self._unparsed_bytes = 0
         self.url = b""
         self.headers = []
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
+        if self._replayed is not None:
+            return
         self.url += url
         if len(self.url) > limits.EDGE_TARGET.value:
             self._refuse(_TARGET_TOO_LONG)
@@ -96,24 +140,38 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; a trailer is none."""
         if self._in_head:
-            self.headers.append((name.lower(), value))
+            name = name.lower()
+            if value[-1:] in b" \t" and name != b"transfer-encoding":
+                # the parser leaves blanks behind a value, and a coding with blanks is none to it
+                value = value.rstrip(b" \t")
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is here: judge it whole, then start the request."""
+        if self._replayed is not None:
+            self._replayed = None
+            return
         self._in_head = False
+        self._progress = True
         parser: Any = self.parser  # gone only once the connection is
         version: str = parser.get_http_version()
         problem = _judge(version, self.url, self.headers)
         if problem is not None:
             self._refuse(problem)
         method: str = parser.get_method().decode("ascii")
-        if parser.should_upgrade() and self._should_upgrade():
+        before = self._current
+        upgrade: bool = parser.should_upgrade()
+        if upgrade and self._should_upgrade():
+            if before is not None and not before.response_complete:
+                self._refuse(BAD_REQUEST)  # a WebSocket cannot start behind an answer under way
             # the parent hands the connection to the WebSocket protocol, which parses it again
             seen: Any = {"method": method, "headers": self.headers}
             self.scope = seen
             return
-        raw_path, _, query = _origin_form(self.url).partition(b"?")
+        raw_path, mark, query = _origin_form(self.url).partition(b"?")
         path = raw_path.decode("ascii")
+        if upgrade:
+            self._replayed = _without_upgrade(method, self.headers)
         cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
         scope: Any = {
             "type": "http",
@@ -130,17 +188,47 @@ class EdgeProtocol(HttpToolsProtocol):
             "headers": self.headers,
             "extensions": {"amba.whole": cycle.whole},
         }
+        if mark and not query:
+            scope["amba.bare_query"] = True
         cycle.scope = self.scope = scope
-        before, self.cycle, self._current = self._current, cycle, cycle
+        self.cycle = self._current = cycle
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self._app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self._app))
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The body is complete, except behind a head that will be read again."""
+        if self._replayed is None:
+            super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left: the parent tells the newest request, which may still be waiting."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server ends."""
+        if self._lingering is not None:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         # the task is kept by its cycle, which the connection keeps: no set, no callback
-        ours: Any = cycle
+        ours = cast(Cycle, cycle)
+        self._running = ours
         ours.task = self.loop.create_task(cycle.run_asgi(app))
 
     def _refuse(self, problem: Problem) -> None:
@@ -150,12 +238,18 @@ class EdgeProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the platform's envelope, then close.
 
-        A request that is being answered on this connection is not disturbed when the fault
-        lies behind it; it is cut off when the fault lies in its own body.
+        Requests before the faulty one are answered, and nothing is said of it when there are
+        such; a request that is being answered is cut off when the fault lies in its own body.
         """
         self._closed_to_input = True
         cycle = self._current
         if cycle is not None and not cycle.response_complete:
+            if cycle.more_body and cycle is not self._running:
+                self.pipeline.popleft()
+                waiting = self.pipeline[0][0] if self.pipeline else self._running
+                cycle = cast(Cycle, waiting)
+                cycle.keep_alive = False
+                return
             if not cycle.more_body:
                 cycle.keep_alive = False
                 return
@@ -170,7 +264,17 @@ class EdgeProtocol(HttpToolsProtocol):
         lines += [b"%b: %b\r\n" % field for field in problem.headers(len(body))]
         lines += [b"connection: close\r\n\r\n", body]
         self.transport.write(b"".join(lines))
-        self.transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """End our side, and drop what still comes for a moment before the connection ends.
+
+        Closing with input unread resets the connection, and a client that is still sending
+        would lose the answer. Source: RFC 9112 section 9.6.
+        """
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._lingering = self.loop.call_later(limits.EDGE_LINGER_S.value, self.transport.abort)
 
 
 class _Signal:
@@ -234,6 +338,33 @@ class Cycle(RequestResponseCycle):
         self._head = b""
         self._until_close = False
 
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        """Run the app; one that fails gives an honest 500, or a connection visibly cut off."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:
+            logger.exception("%s %r failed", self.scope["method"], self.scope["raw_path"])
+        finally:
+            if self.response_started and not self.response_complete and not self.disconnected:
+                self._break_off()
+        if not self.response_started and not self.disconnected:
+            await self.send_500_response()
+        self.on_response = _nothing
+
+    def _break_off(self) -> None:
+        if self._until_close:
+            # only the end of the connection ends this body: a reset is no end
+            peer: socket.socket = self.transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    async def send_500_response(self) -> None:
+        """In the platform's envelope, and never a stack."""
+        known: Any = self.scope.get("amba.request_id")
+        await _INTERNAL.answer(self.send, known)
+
     async def send(self, message: Any) -> None:
         """Take one ASGI message."""
         if self.flow.write_paused and not self.disconnected:
@@ -285,7 +416,7 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError("a response was started twice")
         self.response_started = True
         self.waiting_for_100_continue = False
-        parts = [STATUS_LINE[status]]
+        parts = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in self.default_headers:
             parts += (name, b": ", value, b"\r\n")
         lines = 2 + len(self.default_headers) + len(headers)
@@ -313,6 +444,17 @@ class Cycle(RequestResponseCycle):
         self._head = b"".join(parts)
         if self._head.count(b"\n") != lines or b"\0" in self._head:
             raise RuntimeError("a response header holds a line break")
+
+
+def _without_upgrade(method: str, headers: Headers) -> bytes:
+    """A head with the same framing as a request's that asks for an upgrade."""
+    framing = (b"content-length", b"transfer-encoding")
+    lines = [b"%b: %b" % field for field in headers if field[0] in framing]
+    return b"\r\n".join([b"%b / HTTP/1.1" % method.encode(), *lines, b"", b""])
+
+
+def _nothing() -> None:
+    """Lets go of the connection."""
 
 
 def _origin_form(url: bytes) -> bytes:

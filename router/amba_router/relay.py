@@ -115,6 +115,9 @@ class Relay:
                 message = await coming
                 if message["type"] == "http.disconnect":
                     self.gone = True
+                    # the guest's body promise rejects; what it makes of that is soon ended
+                    exchange.cut()
+                    await asyncio.sleep(numbers.CUT_BODY_S.value)
                     exchange.abort()
                     return
                 body: bytes = message.get("body", b"")

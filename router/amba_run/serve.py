@@ -123,6 +123,7 @@ class Listener:
     def __init__(self, app: App, sockets: list[socket.socket]) -> None:
         config = uvicorn.Config(
             app,
+            interface="asgi3",
             http=EdgeProtocol,
             ws="websockets-sansio",
             loop="none",

@@ -563,6 +563,11 @@ class Connection(asyncio.Protocol):
         if self._chunked and not self.lost:
             self._transport.write(b"0\r\n\r\n")
 
+    def cut(self) -> None:
+        """The body broke off: the engine sees its end too early, and can still answer."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
     async def drain(self) -> None:
         """Wait while the engine is slow. Raises WireError when it is gone."""
         await self._flow.drain()

@@ -39,6 +39,7 @@ class RawClient:
         if buffer_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.socket.settimeout(timeout_s)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect(("127.0.0.1", port))
         self._rest = b""
 
@@ -132,6 +133,13 @@ class RawClient:
         self.begin(method, target, *headers)
         self.send(body)
         return self.answer(method=method)
+
+    def rest(self) -> bytes:
+        """Everything until the server closes."""
+        while data := self.socket.recv(65536):
+            self._rest += data
+        data, self._rest = self._rest, b""
+        return data
 
     def ended(self) -> bool:
         """The server closes, and sends nothing before it does."""

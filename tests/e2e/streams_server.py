@@ -11,6 +11,7 @@ import psutil
 from tests.run.serving import Dev, Event
 
 GUESTS = Path(__file__).parents[1] / "guests"
+MARK = 'globalThis.servedAs = "%s";'
 SETTINGS = """
 [functions.impatient.limits]
 first_byte_ms = 400
@@ -25,11 +26,13 @@ request_body_mib = 1024
 
 
 class Streams(Dev):
-    """Serves `streams` (41 ways to stream), the same under other limits, `body-fate`, `crash`."""
+    """Serves `streams` (41 ways to stream), the same under other limits and as a victim, others."""
 
     def __init__(self, folder: Path, *, data_home: Path) -> None:
-        for name in ("streams", "impatient", "small", "large"):
+        for name in ("streams", "impatient", "small", "large", "victim"):
             shutil.copytree(GUESTS / "streams", folder / name)
+            with (folder / name / "index.js").open("a") as file:
+                file.write(f"\n{MARK % name}\n")
         for name in ("body-fate", "crash"):
             shutil.copytree(GUESTS / name, folder / name)
         (folder / "amba.toml").write_text(SETTINGS)
@@ -79,12 +82,8 @@ class Streams(Dev):
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def engine_of(self, function: str) -> psutil.Process:
-        """The engine process of a function, known by what its configuration binds."""
-        url = next(f["url"] for f in self.ready["functions"] if f["name"] == function)
-        assert self.get(f"/fn/local/{function}/").status in (200, 404), url
-        mark = json.dumps(function)
+        """The engine process of a function, known by a line in the code that it was given."""
         for engine in self.engines():
-            folder = Path(engine.cwd())
-            if mark in (folder / "function.json").read_text():
+            if MARK % function in (Path(engine.cwd()) / "fn.mjs").read_text():
                 return engine
         raise AssertionError(f"no engine serves {function}")

@@ -149,8 +149,7 @@ def test_out_is_in_less_what_must_go(fields: list[Field]) -> None:
     expected = [
         (name.lower(), value)
         for name, value in fields
-        if name.lower() not in gone
-        and not name.lower().replace(b"_", b"-").startswith(b"x-amba")
+        if name.lower() not in gone and not name.lower().replace(b"_", b"-").startswith(b"x-amba")
     ]
     assert strip(fields) == expected
     assert strip(tuple(fields)) == expected

@@ -134,9 +134,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("host", "plane", "slug", "authority"), OURS)
-def test_hosts_that_are_ours(
-    host: bytes, plane: Plane, slug: str, authority: bytes | None
-) -> None:
+def test_hosts_that_are_ours(host: bytes, plane: Plane, slug: str, authority: bytes | None) -> None:
     """Upper case and one trailing dot mean the same site (interface.md 1; B10)."""
     assert hosts().parse(host) == Site(plane, slug, host if authority is None else authority)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -35,7 +36,8 @@ def claims(**changed: Any) -> dict[str, Any]:
 
 
 def token(key: bytes = KEY, algorithm: str = "HS256", **changed: Any) -> bytes:
-    return jwt.encode(claims(**changed), key, algorithm=algorithm).encode()
+    encode: Callable[..., str] = jwt.encode  # pyright: ignore[reportUnknownMemberType]
+    return encode(claims(**changed), key, algorithm=algorithm).encode()
 
 
 def bearer(value: bytes) -> list[tuple[bytes, bytes]]:
@@ -54,7 +56,8 @@ def test_a_session_token_is_its_user(scheme: bytes) -> None:
     own = identities.mint_session("u_42", anonymous_id="a_1").encode()
     for text in (own, token()):
         assert identities.of([(b"authorization", scheme + text)]) == USER
-    decoded = jwt.decode(own, KEY, algorithms=["HS256"], options={"verify_exp": False})
+    decode: Callable[..., dict[str, Any]] = jwt.decode  # pyright: ignore[reportUnknownMemberType]
+    decoded = decode(own, KEY, algorithms=["HS256"], options={"verify_exp": False})
     assert decoded["exp"] - decoded["iat"] == SESSION_S == 30 * 86400
     assert (decoded["sub"], decoded["pid"], decoded["anon"]) == ("u_42", PROJECT, "a_1")
 
@@ -221,8 +224,10 @@ def test_personas(text: str, expected: Identity) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "user", "user:", "developer:", "nobody", "User:u", "anonymous:x", "user:a b", "user:é"]
-    + ["user:" + "u" * 513, "user:a\nb", "x" * 9999],
+    [
+        *("", "user", "user:", "developer:", "nobody", "User:u", "anonymous:x", "user:a b"),
+        *("user:é", "user:" + "u" * 513, "user:a\nb", "x" * 9999),
+    ],
 )
 def test_what_is_no_persona(text: str) -> None:
     """A persona that could not be stamped is refused when it is given, and told how."""

@@ -33,10 +33,12 @@ class Ear:
         self.batches: list[list[str]] = []
         self.told: list[Invocation] = []
         self.late: list[tuple[str, list[object]]] = []
+        self.heard = asyncio.Event()
 
     def batch(self, told: Sequence[Invocation]) -> None:
         self.batches.append([i.request_id for i in told])
         self.told.extend(told)
+        self.heard.set()
 
     def lately(self, slot: Slot, request_id: str, tell: Tell) -> None:
         self.late.append((request_id, [line.message for line in tell.logs]))
@@ -92,9 +94,7 @@ def test_events_are_told_in_batches_and_in_order() -> None:
         for name in "abc":
             journal.add(invocation(name))
         assert ear.batches == []
-        async with asyncio.timeout(5):
-            while not ear.batches:
-                await asyncio.sleep(limits.JOURNAL_FLUSH_S.value / 4)
+        await asyncio.wait_for(ear.heard.wait(), 5)
         assert ear.batches == [["a", "b", "c"]]
         journal.add(invocation("d"))
         journal.flush()

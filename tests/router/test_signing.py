@@ -73,7 +73,8 @@ def test_any_change_of_a_stamp_breaks_it() -> None:
         value: str = getattr(STAMP, name)
         for at, bit in itertools.product(range(len(value)), range(7)):
             flipped = value[:at] + chr(ord(value[at]) ^ (1 << bit)) + value[at + 1 :]
-            assert not ring.verify(replace(STAMP, **{name: flipped}), mac)
+            changed: dict[str, Any] = {name: flipped}
+            assert not ring.verify(replace(STAMP, **changed), mac)
             tried += 1
     for bit in range(40):
         assert not ring.verify(replace(STAMP, timestamp_s=STAMP.timestamp_s ^ (1 << bit)), mac)

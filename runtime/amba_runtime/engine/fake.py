@@ -64,6 +64,7 @@ class FakeExchange:
         self._task: asyncio.Task[None] | None = None
         self._whole: bytes | None = None
         self._broken = False
+        self._cut = False
 
     @property
     def complete(self) -> bool:
@@ -84,6 +85,8 @@ class FakeExchange:
     async def _body(self) -> AsyncIterator[bytes]:
         while (data := await self._in.get()) is not None:
             yield data
+        if self._cut:
+            raise WireError("the request body broke off")
 
     async def _run(self, request: FakeRequest) -> None:
         try:
@@ -124,6 +127,11 @@ class FakeExchange:
 
     def end(self) -> None:
         """The body is complete."""
+        self._in.put_nowait(None)
+
+    def cut(self) -> None:
+        """The body broke off: the guest's next read fails."""
+        self._cut = True
         self._in.put_nowait(None)
 
     async def drain(self) -> None:

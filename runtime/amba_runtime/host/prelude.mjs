@@ -21,8 +21,14 @@ const hasInstance = Function.prototype[Symbol.hasInstance];
 const later = setTimeout;
 const { keys: ObjectKeys, setPrototypeOf } = Object;
 
-/** `instanceof`, whatever a guest has made of it. */
-export const isA = (value, type) => apply(hasInstance, type, [value]);
+// `instanceof`, whatever a guest has made of it.
+export function isA(value, type) {
+  try {
+    return apply(hasInstance, type, [value]);
+  } catch {
+    return false; // a Proxy that minds
+  }
+}
 // An array that inherits nothing: no `toJSON` that a guest gave to all objects.
 const bare = (array) => setPrototypeOf(array, null);
 
