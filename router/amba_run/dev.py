@@ -277,9 +277,8 @@ class DevServer:
             errors = [asdict(e) for e in error.errors]
             self._tell(lambda: self._say.build_failed(name, errors, text))
             return
-        hint = f"\n  {error.hint}" if isinstance(error, UserError) and error.hint else ""
         self._break(function, str(error), str(error))
-        self._say.warn(f"{name}: {error}{hint}")
+        self._say.warn(f"{name}: {_worded(error)}")
 
     def _refused(self, function: _Function, violations: tuple[Violation, ...]) -> None:
         text = "\n".join(f"{v.code}: {v.message}\n{v.stack}" for v in violations)
@@ -391,7 +390,7 @@ class DevServer:
                     await self._clock.sleep(limits.WATCH_GONE_S.value)
                     found = discover(self._options.path, self._config)
             except UserError as error:
-                self._say.warn(f"{error.message} {error.hint}")
+                self._say.warn(_worded(error))
                 return
             fresh = self._apply(project, found)
         await asyncio.gather(
@@ -403,7 +402,7 @@ class DevServer:
         try:
             config, secrets = load_config(self._given), load_secrets(self._given)
         except UserError as error:
-            self._say.warn(f"the old settings stay: {error.message} {error.hint}")
+            self._say.warn(f"the old settings stay: {_worded(error)}")
             return
         before, self._config = self._config, config
         self._secrets = secrets
@@ -450,6 +449,10 @@ class _Refused(Exception):
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__(violations[0].message)
         self.violations = violations
+
+
+def _worded(error: AmbaRunError) -> str:
+    return f"{error}\n  {error.hint}" if isinstance(error, UserError) and error.hint else f"{error}"
 
 
 def _saved_since(inputs: Iterable[Path], at_s: float) -> bool:

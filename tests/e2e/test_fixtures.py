@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +34,8 @@ STATUSES = statuses()
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """All the sample functions, served."""
-    server = Dev(FIXTURES, "--ephemeral", data_home=tmp_path_factory.mktemp("data"))
-    yield server
-    server.close()
+    with Dev(FIXTURES, "--ephemeral", data_home=tmp_path_factory.mktemp("data")) as server:
+        yield server
     assert server.process.returncode == 0
 
 
@@ -52,8 +51,8 @@ def test_the_ready_line_lists_every_fixture(dev: Dev) -> None:
         "version": 1,
     }
     assert (ready["engine"], ready["project"]["slug"]) == ("workerd", "local")
-    assert [key[:10] for key in ready["keys"].values()] == ["amb_dpat_" + ready["keys"]["pat"][9]]\
-        + ["amb_dev_ck", "amb_dev_sk"]
+    prefixes = {name: key[: key.rindex("_", 0, 11) + 1] for name, key in ready["keys"].items()}
+    assert prefixes == {"pat": "amb_dpat_", "client": "amb_dev_ck_", "server": "amb_dev_sk_"}
 
 
 @pytest.mark.parametrize("name", sorted(STATUSES))
@@ -75,31 +74,28 @@ def test_a_folder_is_served_with_the_network_cut(tmp_path: Path) -> None:
     (tmp_path / "functions").mkdir()
     (tmp_path / "functions" / "hello.ts").write_text(function("'offline' as string"))
     script = tmp_path / "serve.sh"
-    # the client has to be inside as well: the server's loopback is its own
-    script.write_text(
-        'set -e\nip link set lo up\nexec "$@"\n',
-    )
-    server = Dev(
+    script.write_text('set -e\nip link set lo up\nexec "$@"\n')
+    # the client goes inside as well: the server's loopback is its own
+    with Dev(
         tmp_path / "functions",
         "--ephemeral",
         data_home=tmp_path / "data",
         prefix=("unshare", "-rn", "sh", str(script)),
-    )
-    try:
-        pid = server.process.pid
+    ) as server:
         asked = subprocess.run(
             [
-                *("nsenter", "-t", str(pid), "-U", "--preserve-credentials", "-n"),
-                *("python3", "-c", ASK, f"http://127.0.0.1:{server.port}/fn/local/hello"),
+                *("nsenter", "-t", str(server.process.pid), "-U", "--preserve-credentials", "-n"),
+                *(sys.executable, "-c", ASK, f"http://127.0.0.1:{server.port}/fn/local/hello"),
             ],
             capture_output=True,
             text=True,
             check=False,
-            env={"PATH": os.environ["PATH"]},
         )
-        assert (asked.returncode, asked.stdout) == (0, "offline"), asked.stderr
-    finally:
-        server.close()
+    assert (asked.returncode, asked.stdout) == (0, "offline"), asked.stderr
 
 
-ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode(), end='')"
+ASK = """
+import sys, urllib.request
+with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:
+    print(answer.read().decode(), end="")
+"""

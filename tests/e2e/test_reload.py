@@ -36,12 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dev(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One server for all tests here: each test has functions of its own."""
-    server = Dev(folder, "--ephemeral", data_home=tmp_path_factory.mktemp("data"))
-    # the first look at the folder comes with the first watch: a new file proves that it stands
-    (folder / "first.js").write_text(function("'first'"))
-    server.event("reload", name="first")
-    yield server
-    server.close()
+    with Dev(folder, "--ephemeral", data_home=tmp_path_factory.mktemp("data")) as server:
+        # the first look at the folder comes with the first watch: a new file proves it stands
+        (folder / "first.js").write_text(function("'first'"))
+        server.event("reload", name="first")
+        yield server
     assert server.process.returncode == 0
     assert server.talk == []
 

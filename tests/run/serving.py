@@ -68,8 +68,11 @@ class Dev:
         self._news = threading.Condition()
         self._ended = 0
         self._threads = [
-            threading.Thread(target=self._read, args=(self.process.stdout, self._heard)),
-            threading.Thread(target=self._read, args=(self.process.stderr, self.talk.append)),
+            threading.Thread(target=self._read, args=args, daemon=True)
+            for args in (
+                (self.process.stdout, self._heard),
+                (self.process.stderr, self.talk.append),
+            )
         ]
         for thread in self._threads:
             thread.start()
@@ -99,6 +102,12 @@ class Dev:
         self.lines.append(line)
         if line.startswith("{"):
             self.events.append(json.loads(line))
+
+    def __enter__(self) -> Dev:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # what it says
 

@@ -19,6 +19,12 @@ pytestmark = pytest.mark.slow
 ENV = "JSON.stringify([env.GREETING ?? null, env.OTHER ?? null, typeof env.STORAGE])"
 
 
+def left(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run a second later; what nobody reaps in a container has ended too."""
+    alive = psutil.wait_procs(processes, timeout=1)[1]
+    return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What is served: one function that tells its environment."""
@@ -31,11 +37,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def dev(folder: Path, data_home: Path) -> Iterator[Dev]:
     """A server of the test's own, watching."""
-    server = Dev(folder, "--ephemeral", data_home=data_home)
-    (folder / "watched.js").write_text(function("'watched'"))
-    server.event("reload", name="watched")
-    yield server
-    server.close()
+    with Dev(folder, "--ephemeral", data_home=data_home) as server:
+        (folder / "watched.js").write_text(function("'watched'"))
+        server.event("reload", name="watched")
+        yield server
 
 
 # settings
@@ -51,7 +56,7 @@ def test_settings_and_secrets_apply_as_they_are_saved(dev: Dev, folder: Path) ->
 
     (folder / ".dev.vars").write_text("AMBA_PROJECT_ID=mine\n")
     assert "the old settings stay" in dev.said("the old settings stay")
-    assert "AMBA_PROJECT_ID" in dev.said("AMBA_PROJECT_ID")
+    assert ".dev.vars:1" in dev.said(".dev.vars:1")
     assert json.loads(dev.ask("hello")) == ["hi", None, "object"]
 
     since = dev.mark()
@@ -72,41 +77,32 @@ def test_limits_of_the_config_are_in_force(folder: Path, data_home: Path) -> Non
     """A limit that is set is enforced in dev too (interface.md 4)."""
     (folder / "stuck.js").write_text(function("await new Promise(() => {})"))
     (folder / "amba.toml").write_text("[functions.stuck.limits]\nfirst_byte_ms = 50\n")
-    server = Dev(folder, "--ephemeral", "--no-watch", data_home=data_home)
-    try:
+    with Dev(folder, "--ephemeral", "--no-watch", data_home=data_home) as server:
         assert server.get("/fn/local/stuck").status == 504
         event = server.event("request", function="stuck")
         assert (event["status"], event["outcome"]) == (504, "exceededWallTime")
-    finally:
-        server.close()
 
 
 def test_options_change_who_and_what(folder: Path, data_home: Path) -> None:
     """--project names the project, --as says who callers without a credential are."""
     (folder / "who.js").write_text(function("request.headers.get('x-amba-user-id')"))
     options = ("--project", "acme", "--as", "user:u_42", "--no-watch", "--ephemeral")
-    server = Dev(folder, *options, data_home=data_home)
-    try:
+    with Dev(folder, *options, data_home=data_home) as server:
         assert server.ready["project"]["slug"] == "acme"
         assert server.get("/who", host=f"acme.fn.localhost:{server.port}").text == "u_42"
         assert server.get("/fn/local/who").status == 404
         (folder / "who.js").write_text(function("'changed'"))
         assert server.get("/fn/acme/who").text == "u_42"
-    finally:
-        server.close()
 
 
 def test_one_file_is_served_alone(folder: Path, data_home: Path) -> None:
     """PATH may be a file; its folder's secrets are its own (interface.md 2, 4)."""
     (folder / "other.js").write_text(function("'other'"))
     (folder / ".env").write_text("GREETING=hi\n")
-    server = Dev(folder / "hello.ts", "--ephemeral", data_home=data_home)
-    try:
+    with Dev(folder / "hello.ts", "--ephemeral", data_home=data_home) as server:
         assert [f["name"] for f in server.ready["functions"]] == ["hello"]
         assert json.loads(server.ask("hello"))[0] == "hi"
         assert server.get("/fn/local/other").status == 404
-    finally:
-        server.close()
 
 
 # faults at the start
@@ -119,8 +115,7 @@ def test_one_broken_function_stops_no_other(folder: Path, data_home: Path) -> No
     (folder / "shapeless.js").write_text("export default {};")
     (folder / "snake.py").write_text("from workers import WorkerEntrypoint")
     (folder / "Bad Name.js").write_text(function("'?'"))
-    server = Dev(folder, "--ephemeral", data_home=data_home)
-    try:
+    with Dev(folder, "--ephemeral", data_home=data_home) as server:
         assert json.loads(server.lines[0])["event"] == "ready"
         assert [f["name"] for f in server.ready["functions"]] == ["hello"]
         server.event("build_failed", name="broken")
@@ -138,16 +133,13 @@ def test_one_broken_function_stops_no_other(folder: Path, data_home: Path) -> No
         (folder / "broken.ts").write_text(function("'mended'"))
         server.event("reload", since=since, name="broken", version=1)
         assert server.ask("broken") == "mended"
-    finally:
-        server.close()
 
 
 def test_an_empty_folder_is_served_and_says_what_to_do(tmp_path: Path, data_home: Path) -> None:
     """No function is no error: save one, and it is there."""
     empty = tmp_path / "empty"
     empty.mkdir()
-    server = Dev(empty, "--ephemeral", data_home=data_home)
-    try:
+    with Dev(empty, "--ephemeral", data_home=data_home) as server:
         assert server.ready["functions"] == []
         assert "holds no functions yet" in server.said("holds no functions yet")
         assert "export default" in server.said("export default")
@@ -156,8 +148,6 @@ def test_an_empty_folder_is_served_and_says_what_to_do(tmp_path: Path, data_home
         (empty / "hello.js").write_text(function("'hello'"))
         server.event("reload", name="hello")
         assert server.ask("hello") == "hello"
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize(
@@ -209,8 +199,7 @@ def test_state_is_kept_and_one_server_has_it(folder: Path, data_home: Path) -> N
     """Keys stay the same; a second server is refused; after kill -9 a start works at once."""
     state = folder.parent / "state"
     options = ("--state", str(state), "--no-watch")
-    first = Dev(folder, *options, data_home=data_home)
-    try:
+    with Dev(folder, *options, data_home=data_home) as first:
         assert first.ready["state"] == str(state)
         told = json.loads((state / "dev.json").read_bytes())
         assert (told["origin"], told["pid"]) == (first.ready["origin"], first.process.pid)
@@ -224,17 +213,12 @@ def test_state_is_kept_and_one_server_has_it(folder: Path, data_home: Path) -> N
 
         engines = first.descendants()
         assert first.stop(signal.SIGKILL) == -signal.SIGKILL
-    finally:
-        first.close()
-    second = Dev(folder, *options, data_home=data_home)
-    try:
+    with Dev(folder, *options, data_home=data_home) as second:
         assert second.ready["keys"] == first.ready["keys"]
         assert second.ready["project"] == first.ready["project"]
         assert second.get("/fn/local/hello").status == 200
-    finally:
-        second.close()
     assert not (state / "dev.json").exists()
-    assert psutil.wait_procs(engines, timeout=1)[1] == []
+    assert left(engines) == []
 
 
 def test_each_path_has_a_state_of_its_own(folder: Path, data_home: Path) -> None:
@@ -254,8 +238,7 @@ def test_the_end_is_quick_and_leaves_nothing(
 ) -> None:
     """Ctrl-C ends everything within a second, a request under way included (issue 2, item 6)."""
     (folder / "stuck.js").write_text(function("await new Promise(() => {})"))
-    server = Dev(folder, "--ephemeral", "--no-watch", data_home=data_home)
-    try:
+    with Dev(folder, "--ephemeral", "--no-watch", data_home=data_home) as server:
         with server.connection() as connection:
             connection.request("GET", "/fn/local/stuck")
             assert server.ask("hello")  # so that the other one has long arrived
@@ -263,13 +246,11 @@ def test_the_end_is_quick_and_leaves_nothing(
             began = time.monotonic()
             assert server.stop(sig) == code
             assert time.monotonic() - began < 1.0
-        assert psutil.wait_procs(processes, timeout=1)[1] == []
+        assert left(processes) == []
         assert not Path(server.ready["state"]).exists()
         assert server.wait(lambda: server._ended == 2 or None)  # pyright: ignore[reportPrivateUsage]
         assert "stopping" in [event["event"] for event in server.events]
         assert server.talk == []
-    finally:
-        server.close()
 
 
 # what is told
@@ -309,8 +290,7 @@ def telling(folder: Path) -> Path:
 
 def test_each_invocation_is_one_request_event(telling: Path, data_home: Path) -> None:
     """All fields of interface.md section 3; the stack names the user's own file and line."""
-    server = Dev(telling, "--ephemeral", "--no-watch", data_home=data_home)
-    try:
+    with Dev(telling, "--ephemeral", "--no-watch", data_home=data_home) as server:
         for _ in range(3):
             assert server.get("/fn/local/telling/sub?q=1").status == 201
         assert server.get("/fn/local/telling/throw", method="POST").status == 500
@@ -345,27 +325,21 @@ def test_each_invocation_is_one_request_event(telling: Path, data_home: Path) ->
         assert len(frames) == 2
         told = [e["request_id"] for e in server.events if e["event"] == "request"]
         assert len(told) == len(set(told)) == 4
-    finally:
-        server.close()
 
 
 def test_lines_after_the_answer_are_told_too(telling: Path, data_home: Path) -> None:
     """waitUntil's console lines come as an event of their own, under the same request id."""
-    server = Dev(telling, "--ephemeral", "--no-watch", data_home=data_home)
-    try:
+    with Dev(telling, "--ephemeral", "--no-watch", data_home=data_home) as server:
         assert server.get("/fn/local/telling/late").status == 201
         first = server.event("request", path="/late")
         late = server.event("late", request_id=first["request_id"])
         assert late["function"] == "telling"
         assert [log["Message"] for log in late["logs"]] == [["late"]]
-    finally:
-        server.close()
 
 
 def test_a_terminal_gets_a_block_per_request(telling: Path, data_home: Path) -> None:
     """Method, path, status, ms, console lines and mapped stack; nothing steers the terminal."""
-    server = Dev(telling, "--ephemeral", data_home=data_home, json_=False)
-    try:
+    with Dev(telling, "--ephemeral", data_home=data_home, json_=False) as server:
         assert server.get("/fn/local/telling/a").status == 201
         assert server.get("/fn/local/telling/throw").status == 500
 
@@ -386,8 +360,6 @@ def test_a_terminal_gets_a_block_per_request(telling: Path, data_home: Path) -> 
         server.wait(lambda: "hello does not build: 1 error" in "\n".join(server.lines) or None)
         (telling / "hello.ts").write_text(function("'mended'"))
         server.wait(lambda: "reloaded hello v2" in "\n".join(server.lines) or None)
-    finally:
-        server.close()
     assert server.lines[-1] == "stopping"
     assert server.talk == []
 
@@ -397,8 +369,7 @@ def test_output_that_nobody_reads_holds_up_nothing(folder: Path, data_home: Path
     (folder / "loud.js").write_text(function("'fine'", before="const line = 'x'.repeat(8000);"))
     text = (folder / "loud.js").read_text().replace("return", "console.log(line); return")
     (folder / "loud.js").write_text(text)
-    server = Dev(folder, "--ephemeral", "--no-watch", data_home=data_home)
-    try:
+    with Dev(folder, "--ephemeral", "--no-watch", data_home=data_home) as server:
         os.kill(os.getpid(), 0)  # the reading threads hold the pipes: a second server is used
         stuck = subprocess.Popen(
             [*server.process.args, "--port", "0"],  # type: ignore[misc]  # a list, as we gave it
@@ -424,15 +395,12 @@ def test_output_that_nobody_reads_holds_up_nothing(folder: Path, data_home: Path
             stuck.wait()
             assert stuck.stdout is not None
             stuck.stdout.close()
-    finally:
-        server.close()
 
 
 def test_beyond_loopback_a_token_is_needed(folder: Path, data_home: Path) -> None:
     """With --token the server listens wider and warns; callers from outside have to know it."""
     options = ("--ephemeral", "--no-watch", "--host", "0.0.0.0", "--token", "s3cret")
-    server = Dev(folder, *options, data_home=data_home)
-    try:
+    with Dev(folder, *options, data_home=data_home) as server:
         assert "knows the token" in server.said("listening on 0.0.0.0")
         assert server.get("/fn/local/hello").status == 200
         outside = [
@@ -453,5 +421,3 @@ def test_beyond_loopback_a_token_is_needed(folder: Path, data_home: Path) -> Non
             connection.request("GET", "/fn/local/hello", headers=fields)
             assert connection.getresponse().status == status
             connection.close()
-    finally:
-        server.close()
