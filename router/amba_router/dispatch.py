@@ -10,19 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from amba_router.asgi import App, Receive, Scope, Send
-from amba_router.headers import (
-    CONNECTING_IP,
-    DEVELOPER_ID,
-    EDGE_SIGNATURE,
-    EDGE_TIMESTAMP,
-    FUNCTION_NAME,
-    PROJECT_ID,
-    REQUEST_ID,
-    SIGNATURE,
-    TIMESTAMP,
-    USER_ID,
-    strip,
-)
+from amba_router.headers import stamp_lines, strip
 from amba_router.hosts import Hosts, Plane, Site
 from amba_router.journal import Invocation, Journal
 from amba_router.problem import (
@@ -42,7 +30,7 @@ from amba_runtime.engine.base import Exchange, Refused
 from amba_runtime.entropy import RequestIds
 from amba_runtime.outcome import ANSWERS, Outcome, Tell
 from amba_runtime.pool import Overloaded, Resting, Slot
-from amba_runtime.wire import Headers, NothingSentError, WireError
+from amba_runtime.wire import Headers, NothingSentError, WireError, parse_lines, render
 
 logger = logging.getLogger("amba.dispatch")
 
@@ -167,7 +155,7 @@ def _stamped(
     peer: str,
     request_id: str,
     now_s: float,
-) -> Headers:
+) -> bytes:
     """Strip, resolve, stamp: what the worker sees of the caller's headers, and what we say.
 
     Every value below comes from routing, credentials and the clock, never from a header.
@@ -177,22 +165,17 @@ def _stamped(
     who = project.identities.of(kept)
     name = slot.manifest.name
     stamp = Stamp(project.id, who.user_id, who.developer_id, request_id, name, int(now_s))
-    signature = project.keyring.sign(stamp).encode()
-    timestamp = b"%d" % stamp.timestamp_s
-    return [
-        (b"host", site.authority),
-        *kept,
-        (CONNECTING_IP, peer.encode()),
-        (PROJECT_ID, project.id_bytes),
-        (USER_ID, who.user_id.encode()),
-        (DEVELOPER_ID, who.developer_id.encode()),
-        (FUNCTION_NAME, slot.name_bytes),
-        (REQUEST_ID, request_id.encode()),
-        (TIMESTAMP, timestamp),
-        (SIGNATURE, signature),
-        (EDGE_TIMESTAMP, timestamp),
-        (EDGE_SIGNATURE, signature),
-    ]
+    return render(kept) + stamp_lines(
+        authority=site.authority,
+        peer=peer.encode(),
+        project_id=project.id_bytes,
+        user_id=who.user_id.encode(),
+        developer_id=who.developer_id.encode(),
+        function_name=slot.name_bytes,
+        request_id=request_id.encode(),
+        timestamp=b"%d" % stamp.timestamp_s,
+        signature=project.keyring.sign(stamp).encode(),
+    )
 
 
 class _Call:
@@ -236,7 +219,7 @@ class _Call:
         self.now_s = now_s
         self.started_s = owner.clock.monotonic_s()
 
-    def stamped(self) -> Headers:
+    def stamped(self) -> bytes:
         client = self.scope.get("client")
         peer = client[0] if client else "127.0.0.1"
         return _stamped(
@@ -381,7 +364,9 @@ class _Call:
             return
         try:
             isolate = await slot.ready()
-            fields = [f for f in self.stamped() if not f[0].startswith(b"sec-websocket-")]
+            fields = [
+                f for f in parse_lines(self.stamped()) if not f[0].startswith(b"sec-websocket-")
+            ]
             status, outcome = await relay_socket(
                 isolate,
                 self.target,

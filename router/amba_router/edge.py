@@ -78,6 +78,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._lingering: asyncio.TimerHandle | None = None
         # the newest request, and the one that is being answered: pipelined ones wait between
         self._current: Cycle | None = None
+        self._idle_since_s = 0.0
         self._running: Cycle | None = None
         loaded: Any = vars(config)["loaded_app"]
         self._app = cast(ASGI3Application, loaded)
@@ -90,7 +91,6 @@ class EdgeProtocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         self._progress = False
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -230,6 +230,36 @@ class EdgeProtocol(HttpToolsProtocol):
         ours = cast(Cycle, cycle)
         self._running = ours
         ours.task = self.loop.create_task(cycle.run_asgi(app))
+
+    def on_response_complete(self) -> None:
+        """An answer is out: start what was pipelined behind it, or begin to idle.
+
+        One timer per connection, not one per request: it looks at the clock when it fires.
+        """
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            keep_alive_s = limits.EDGE_KEEP_ALIVE_S.value
+            self.timeout_keep_alive_task = self.loop.call_later(
+                keep_alive_s, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has idled; one at work begins to idle after its answer."""
+        self.timeout_keep_alive_task = None
+        cycle = self._current
+        if self.transport.is_closing() or (cycle is not None and not cycle.response_complete):
+            return
+        left_s = self._idle_since_s + limits.EDGE_KEEP_ALIVE_S.value - self.loop.time()
+        if left_s <= 0:
+            self.transport.close()
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
 
     def _refuse(self, problem: Problem) -> None:
         self._refusal = problem

@@ -17,6 +17,26 @@ SIGNATURE = b"x-amba-signature"
 EDGE_TIMESTAMP = b"x-amba-edge-timestamp"
 EDGE_SIGNATURE = b"x-amba-edge-signature"
 
+CONNECTING_IP = b"cf-connecting-ip"
+"""Set from the peer, never taken from the caller. Source: contract H-3, D.8."""
+
+_STAMP = b"".join(
+    b"%b: %%b\r\n" % name
+    for name in (
+        b"host",
+        CONNECTING_IP,
+        PROJECT_ID,
+        USER_ID,
+        DEVELOPER_ID,
+        FUNCTION_NAME,
+        REQUEST_ID,
+        TIMESTAMP,
+        SIGNATURE,
+        EDGE_TIMESTAMP,
+        EDGE_SIGNATURE,
+    )
+)
+
 STAMPED = (
     PROJECT_ID,
     USER_ID,
@@ -30,8 +50,6 @@ STAMPED = (
 )
 """Exactly these reach a worker, each once; nothing else called `x-amba*` does."""
 
-CONNECTING_IP = b"cf-connecting-ip"
-"""Set from the peer, never taken from the caller. Source: contract H-3, D.8."""
 
 RESERVED_PREFIX = b"x-amba"
 
@@ -86,3 +104,34 @@ def strip(fields: Headers | tuple[tuple[bytes, bytes], ...]) -> Headers:
     if nominated:
         kept = [field for field in kept if field[0] not in nominated]
     return kept
+
+
+def stamp_lines(
+    *,
+    authority: bytes,
+    peer: bytes,
+    project_id: bytes,
+    user_id: bytes,
+    developer_id: bytes,
+    function_name: bytes,
+    request_id: bytes,
+    timestamp: bytes,
+    signature: bytes,
+) -> bytes:
+    """What we say to a worker, as header lines: its host, its caller's address, the nine.
+
+    Args: already free of CR and LF: ids have passed `signing.check_id`, the rest is ours.
+    """
+    return _STAMP % (
+        authority,
+        peer,
+        project_id,
+        user_id,
+        developer_id,
+        function_name,
+        request_id,
+        timestamp,
+        signature,
+        timestamp,
+        signature,
+    )

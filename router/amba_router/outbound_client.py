@@ -22,7 +22,7 @@ import httptools
 from amba_router import headers as names
 from amba_runtime import limits, wire
 from amba_runtime.egress import External, Target
-from amba_runtime.wire import Headers, Request, Response, WireError
+from amba_runtime.wire import Headers, Request, Response, WireError, render
 
 _REBUILT = frozenset({b"host", b"content-length", b"expect"})
 CLOSE: tuple[tuple[bytes, bytes], ...] = ((b"connection", b"close"),)
@@ -132,7 +132,9 @@ class OutboundClient:
         self, request: Request, target: Target, connection: _Connection, length: int | None
     ) -> Response:
         connection.wants_upgrade = request.upgrade
-        connection.begin(request.method.encode(), target.path, _outgoing(request, target), length)
+        connection.begin(
+            request.method.encode(), target.path, render(_outgoing(request, target)), length
+        )
         loop = asyncio.get_running_loop()
         upload = (
             None
@@ -206,7 +208,7 @@ class _Connection(wire.Connection):
         self._why = ""
         self.wants_upgrade = False
 
-    def begin(self, method: bytes, target: bytes, headers: Headers, length: int | None) -> None:
+    def begin(self, method: bytes, target: bytes, headers: bytes, length: int | None) -> None:
         self._head_bytes = self._interim = 0
         self._ends_with_connection = False
         super().begin(method, target, headers, length)

@@ -39,7 +39,11 @@ async def relay_socket(
         for f in guest.headers
         if f[0] not in not_passed_on and not f[0].startswith(b"sec-websocket-")
     ]
-    accept: Message = {"type": "websocket.accept", "subprotocol": guest.subprotocol, "headers": fields}
+    accept: Message = {
+        "type": "websocket.accept",
+        "subprotocol": guest.subprotocol,
+        "headers": fields,
+    }
     outward = asyncio.create_task(_outward(guest, send, accept))
     inward = asyncio.create_task(_inward(guest, receive))
     code, reason = 1001, ""

@@ -6,6 +6,8 @@ import os
 import secrets
 import uuid
 
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+
 
 def uuid4() -> str:
     """A random UUID in its usual spelling: project ids, object versions."""
@@ -19,11 +21,13 @@ class RequestIds:
     Source: contract A.6 (the trace id is a UUIDv7); RFC 9562 section 5.7.
     """
 
-    __slots__ = ("_at", "_pool")
+    __slots__ = ("_at", "_ms", "_pool", "_prefix")
 
     def __init__(self) -> None:
         self._pool = ""
         self._at = 0
+        self._ms = -1
+        self._prefix = ""
 
     def new(self, time_s: float) -> str:
         """The id for a request that arrived at `time_s` (Unix seconds)."""
@@ -34,9 +38,12 @@ class RequestIds:
             at = 0
         self._at = at + 20
         r = pool[at : at + 20]
-        t = f"{int(time_s * 1000):012x}"
-        variant = "89ab"[int(r[3], 16) & 3]
-        return f"{t[:8]}-{t[8:]}-7{r[:3]}-{variant}{r[4:7]}-{r[7:19]}"
+        ms = int(time_s * 1000)
+        if ms != self._ms:
+            self._ms = ms
+            t = f"{ms:012x}"
+            self._prefix = f"{t[:8]}-{t[8:]}-7"
+        return f"{self._prefix}{r[:3]}-{_VARIANT[r[3]]}{r[4:7]}-{r[7:19]}"
 
 
 def token(prefix: str) -> str:

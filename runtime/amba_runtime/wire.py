@@ -28,6 +28,24 @@ Headers = list[tuple[bytes, bytes]]
 
 logger = logging.getLogger("amba.wire")
 
+
+def render(fields: Headers) -> bytes:
+    """Fields as header lines, each with its CR LF; names and values are free of both."""
+    parts: list[bytes] = []
+    for name, value in fields:
+        parts += (name, b": ", value, b"\r\n")
+    return b"".join(parts)
+
+
+def parse_lines(lines: bytes) -> Headers:
+    """What `render` made, as fields again."""
+    fields: Headers = []
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b": ")
+        fields.append((name, value))
+    return fields
+
+
 _REASONS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _NO_BODY_STATUSES = frozenset({204, 205, 304})
 _BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"})
@@ -520,12 +538,12 @@ class Connection(asyncio.Protocol):
 
     # exchange
 
-    def begin(self, method: bytes, target: bytes, headers: Headers, length: int | None) -> None:
+    def begin(self, method: bytes, target: bytes, headers: bytes, length: int | None) -> None:
         """Send a request head.
 
         Args:
             target: origin-form, free of CR, LF and spaces.
-            headers: without framing (content-length, transfer-encoding), free of CR and LF.
+            headers: rendered lines, without framing (content-length, transfer-encoding).
             length: bytes of the body that will be written; 0 for none; None if not known yet.
         """
         assert self._transport is not None
@@ -540,9 +558,7 @@ class Connection(asyncio.Protocol):
         self.headers = []
         self._inbox = _Inbox(self._transport)
         self._head = self._owner.loop.create_future()
-        parts = [method, b" ", target, b" HTTP/1.1\r\n"]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
+        parts = [method, b" ", target, b" HTTP/1.1\r\n", headers]
         if length is None:
             parts.append(b"transfer-encoding: chunked\r\n\r\n")
         elif length or method not in _BODILESS_METHODS:

@@ -1,1 +1,1 @@
-"""Emulated services, each a folder of the same anatomy: service.py (behaviour), routes.py (wire)."""
+"""Emulated services, each a folder alike: service.py is behaviour, routes.py is the wire."""

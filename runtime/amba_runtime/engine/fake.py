@@ -15,7 +15,7 @@ from typing import Any
 from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Event, GuestException, Outcome, Tell
-from amba_runtime.wire import Headers, NothingSentError, WireError
+from amba_runtime.wire import Headers, NothingSentError, WireError, parse_lines
 
 
 @dataclass(slots=True)
@@ -71,12 +71,13 @@ class FakeExchange:
         """The whole body is at hand."""
         return self._whole is not None
 
-    def begin(self, method: bytes, target: bytes, headers: Headers, length: int | None) -> None:
+    def begin(self, method: bytes, target: bytes, headers: bytes, length: int | None) -> None:
         """Start the guest."""
         if not self._isolate.alive:
             self._head.set_exception(NothingSentError("the fake engine was stopped"))
             return
-        request = FakeRequest(method.decode(), target.decode("latin-1"), headers, self._body())
+        fields = parse_lines(headers)
+        request = FakeRequest(method.decode(), target.decode("latin-1"), fields, self._body())
         if length == 0:
             self._in.put_nowait(None)
         self._isolate.exchanges.add(self)

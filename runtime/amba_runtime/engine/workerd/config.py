@@ -57,6 +57,8 @@ def render(
     """
     bindings = [f"(name = {text(n)}, text = {text(v)})" for n, v in manifest.env]
     bindings.append('(name = "__AMBA_LOG", service = "log")')
+    if b"console" not in bundle.code:
+        bindings.append('(name = "__AMBA_SILENT", text = "1")')
     if is_classic(bundle):
         bindings.append('(name = "__AMBA_CLASSIC", text = "1")')
     services: list[str] = []

@@ -276,7 +276,7 @@ class WorkerdIsolate:
             connection.begin(
                 b"GET" if event is None else b"POST",
                 path.encode(),
-                [(b"host", b"control")],
+                b"host: control\r\n",
                 len(body),
             )
             connection.write(body)
