@@ -70,7 +70,7 @@ class Dispatcher:
         # copied before anything is awaited: a server may append trailers to the list later
         fields: Fields = tuple(scope["headers"])
         now_s = self._clock.time_s()
-        request_id = self._ids.new(now_s)
+        request_id = scope["amba.request_id"] = self._ids.new(now_s)
         if scope["type"] == "websocket":
             send = _as_websocket_refusal(scope, send)
         problem = BAD_HOST
@@ -94,7 +94,6 @@ class Dispatcher:
                 label, _, rest = raw_path[5:].partition(b"/")
                 plane, slug, path = Plane.CDN, label.decode("latin-1"), b"/" + rest
             else:
-                scope["amba.request_id"] = request_id
                 await self._platform(scope, receive, send)
                 return
         if plane is Plane.MALFORMED or plane is Plane.FOREIGN:

@@ -265,9 +265,10 @@ class _Connection(wire.Connection):
         raise WireError(why)
 
     def _fail(self, reason: str, *, unread: bool = False) -> None:
-        # `wire` speaks of engines; the other end is a server here
+        # `wire` speaks of engines; the other end is a server here. One that closes without a
+        # byte of an answer has, by RFC 9110 section 9.2.2, left a repeatable request unread.
         told = self._why or reason.replace("the engine", "the server")
-        super()._fail(told, unread=unread)
+        super()._fail(told, unread=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         may_end = self._ends_with_connection or self._upgraded

@@ -24,7 +24,8 @@ class Surroundings:
         egress: answers every `fetch()` the guest makes (absolute-form targets).
         storage: answers the `STORAGE` binding; None leaves it out.
         tell: lines and exceptions written after their invocation was answered; never raises.
-        died: called once with a reason in words when the isolate ends unasked.
+        died: called once with a reason in words when an isolate that has described itself ends
+            unasked.
     """
 
     egress: Handler

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from amba_bundler.build import build
+from amba_runtime import wire
 from amba_runtime.engine.base import Engine, Exchange, Isolate, Surroundings
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
@@ -154,7 +155,7 @@ def begin(
     """Send a request head as the dispatcher would."""
     fields: Headers = [HOST, (b"x-amba-request-id", request_id.encode())]
     fields += [(n.encode(), v.encode("latin-1")) for n, v in (headers or {}).items()]
-    exchange.begin(method.encode(), target.encode(), fields, length)
+    exchange.begin(method.encode(), target.encode(), wire.render(fields), length)
 
 
 async def rest(exchange: Exchange) -> bytes:

@@ -117,11 +117,11 @@ class WorkerdIsolate:
         if not self._exited.done():
             self._exited.set_result(code)
         self._engine.forget(self)
-        if not self._closing:
+        # of one that never came to serve, `StartFailed` tells
+        if self._described and not self._closing:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             reason = f"engine process {self._pid} ended ({how}): {_last_words(self._stderr)}"
-            # of one that never came to serve, `StartFailed` tells
-            logger.log(logging.WARNING if self._described else logging.DEBUG, "%s", reason)
+            logger.warning("%s", reason)
             self._surroundings.died(reason)
 
     async def close(self) -> None:
