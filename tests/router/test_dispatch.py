@@ -8,8 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from amba_runtime.clock import ManualClock
 from amba_runtime.engine.base import StartFailed, Surroundings
 from amba_runtime.engine.fake import (
     FakeEngine,
+    FakeExchange,
     FakeHandler,
     FakeIsolate,
     FakeRequest,
@@ -446,8 +446,12 @@ def test_a_persona_is_stamped() -> None:
 
 @pytest.mark.parametrize(
     ("client", "seen"),
-    [(("127.0.0.1", 1), "127.0.0.1"), (("::1", 1), "::1"), (("192.0.2.7", 1), "192.0.2.7")]
-    + [(None, "127.0.0.1")],
+    [
+        (("127.0.0.1", 1), "127.0.0.1"),
+        (("::1", 1), "::1"),
+        (("192.0.2.7", 1), "192.0.2.7"),
+        (None, "127.0.0.1"),
+    ],
 )
 def test_the_peers_address(client: tuple[str, int] | None, seen: str) -> None:
     """`CF-Connecting-IP` is the peer's, whatever the caller says (H-3)."""
@@ -478,8 +482,12 @@ def test_other_headers_pass_in_order() -> None:
     async def test(rig: Rig) -> None:
         got = (await rig.ask(b"/echo", *fields)).json["headers"]
         mine = [f for f in got if not f[0].startswith(("x-amba", "host", "cf-"))]
-        assert mine == [["b", "1"], ["cookie", "a=b; c=d"], ["a", "\xff\x80"], ["b", "2"]] + [
-            ["user_agent", "x"]
+        assert mine == [
+            ["b", "1"],
+            ["cookie", "a=b; c=d"],
+            ["a", "\xff\x80"],
+            ["b", "2"],
+            ["user_agent", "x"],
         ]
 
     run(test)
@@ -740,14 +748,16 @@ def test_inflight_returns_to_nothing() -> None:
 class Hanging:
     """A guest that tells when it was called and when it was cancelled, and never answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: int = 1) -> None:
         self.called = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.calls = 0
+        self.wanted = wanted
 
     async def __call__(self, request: FakeRequest) -> FakeResponse:
         self.calls += 1
-        self.called.set()
+        if self.calls == self.wanted:
+            self.called.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -760,12 +770,12 @@ def test_an_engine_that_crashes_under_a_request() -> None:
     """502 for what was under way, run once; the next request finds a new isolate (item 3)."""
 
     async def test(rig: Rig) -> None:
-        hang = Hanging()
+        hang = Hanging(wanted=3)
         rig.engine.handlers["hang"] = hang
         await rig.deploy("hang")
+        rig.engine.handlers["hang"] = echo
         calls = [asyncio.create_task(rig.ask(b"/hang")) for _ in range(3)]
-        while hang.calls < 3:
-            await asyncio.sleep(0)
+        await hang.called.wait()
         rig.engine.isolates[-1].crash("engine process 7 ended (signal 9): oom")
         for answer in await asyncio.gather(*calls):
             assert (answer.status, answer.error["code"]) == (502, "upstream_failure")
@@ -774,7 +784,6 @@ def test_an_engine_that_crashes_under_a_request() -> None:
         events = await rig.events()
         assert [i.outcome for i in events] == [Outcome.INTERNAL_ERROR] * 3
         assert {i.note for i in events} == {"engine process 7 ended (signal 9): oom"}
-        rig.engine.handlers["hang"] = echo
         assert (await rig.ask(b"/hang")).status == 200
         assert len(rig.engine.isolates) == 3
 
@@ -793,17 +802,23 @@ def test_an_engine_that_had_ended_before_the_request() -> None:
     run(test)
 
 
+class UnreadExchange(FakeExchange):
+    """Ends without having read the request, as the connection to a dying engine may."""
+
+    def begin(self, method: bytes, target: bytes, headers: Any, length: int | None) -> None:
+        self.head().set_exception(wire.NothingSentError("unread"))
+
+
 class Unread(FakeIsolate):
-    """Closes its first connection without having read the request, as a dying engine may."""
+    """Its first exchange reads nothing; those behind it are well."""
 
     exchanges_made = 0
 
-    async def exchange(self, *, fresh: bool = False) -> Any:
+    async def exchange(self, *, fresh: bool = False) -> FakeExchange:
         self.exchanges_made += 1
-        found = await super().exchange(fresh=fresh)
         if self.exchanges_made == 1:
-            found.begin = lambda *_: found.head().set_exception(wire.NothingSentError("unread"))
-        return found
+            return UnreadExchange(self)
+        return await super().exchange(fresh=fresh)
 
 
 class UnreadEngine(FakeEngine):
@@ -844,33 +859,51 @@ class NeverAgain(FakeEngine):
         return await super().start(manifest, bundle, surroundings)
 
 
-def test_an_engine_that_does_not_start_any_more() -> None:
-    """Every request gets its 502, and none waits for ever."""
+@pytest.mark.parametrize(
+    "fault",
+    [
+        StartFailed("Uncaught Error: no key"),
+        InternalError(InternalCode.ENGINE_START, "the spawner is gone"),
+    ],
+)
+def test_an_engine_that_does_not_start_any_more(fault: Exception) -> None:
+    """Every request gets its 502 without our reasons in it, and none waits for ever."""
 
     async def test(rig: Rig) -> None:
+        assert isinstance(rig.engine, NeverAgain)
+        rig.engine.fault = fault
         rig.engine.isolates[0].crash()
         answer = await rig.ask()
-        assert answer.status in (502, 503)
-        assert (await rig.events())[0].status == answer.status
-
-    run(test, engine=NeverAgain({"echo": echo}))
-
-
-def test_a_fault_of_ours_is_not_the_guests() -> None:
-    """An internal error is raised for the server to answer, and what is under way counted down."""
-
-    async def test(rig: Rig) -> None:
-        engine = rig.engine
-        assert isinstance(engine, NeverAgain)
-        engine.fault = InternalError(InternalCode.ENGINE_START, "the spawner is gone")
-        engine.isolates[0].crash()
-        with pytest.raises(InternalError):
-            await rig.ask()
+        assert (answer.status, answer.error["code"]) == (502, "upstream_failure")
+        assert str(fault) not in answer.error["message"]
+        (event,) = await rig.events()
+        assert (event.status, event.outcome) == (502, Outcome.INTERNAL_ERROR)
         slot = rig.project.routes[b"echo"].slot
         assert slot is not None
         assert slot.inflight == 0
 
     run(test, engine=NeverAgain({"echo": echo}))
+
+
+def test_a_function_that_keeps_ending_rests() -> None:
+    """While a crashing isolate rests, requests are told when to come again (E32)."""
+
+    async def test(rig: Rig) -> None:
+        answers: list[Answer] = []
+        for _ in range(8):
+            rig.engine.isolates[-1].crash()
+            call = asyncio.create_task(rig.ask())
+            await rig.clock.advance(limits.RESTART_PATIENCE_S.value)
+            answers.append(await call)
+            if answers[-1].status == 503:
+                break
+        assert answers[0].status == 200
+        assert (answers[-1].status, answers[-1].error["code"]) == (503, "overloaded")
+        assert int(dict(answers[-1].headers)[b"retry-after"]) >= 1
+        await rig.clock.advance(limits.RESTART_WAIT_MAX_S.value)
+        assert (await rig.ask()).status == 200
+
+    run(test)
 
 
 @pytest.mark.parametrize("first_byte_ms", [1, 60])
@@ -1163,5 +1196,3 @@ def test_nothing_of_this_is_a_secret_in_a_repr() -> None:
     project = Rig(FakeEngine({})).project
     assert "kkkk" not in repr(project)
     assert "ssss" not in repr(project)
-    assert replace(Identity(), user_id="u") == Identity(user_id="u")
-    assert Path(__file__).name == "test_dispatch.py"

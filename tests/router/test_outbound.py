@@ -897,7 +897,7 @@ def test_a_websocket_that_a_server_refuses_is_an_answer(
                 *((b"sec-websocket-key", b"a2V5"), (b"x-amba-user-id", b"u_1")),
             ]
             if status is None:
-                with pytest.raises(wire.NothingSentError):
+                with pytest.raises(wire.WireError, match="closed"):
                     await it.fetch("GET", url, headers)
                 assert body.decode() in it.denied[-1][1].message
             else:

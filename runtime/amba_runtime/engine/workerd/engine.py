@@ -93,7 +93,7 @@ class WorkerdEngine:
         return isolate
 
     def forget(self, isolate: WorkerdIsolate) -> None:
-        """The isolate ended."""
+        """The isolate was closed: nothing of it is left."""
         self._isolates.discard(isolate)
 
     async def close(self) -> None:

@@ -116,7 +116,6 @@ class WorkerdIsolate:
     def _ended(self, code: int) -> None:
         if not self._exited.done():
             self._exited.set_result(code)
-        self._engine.forget(self)
         # of one that never came to serve, `StartFailed` tells
         if self._described and not self._closing:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
