@@ -152,12 +152,14 @@ class Listener:
             self._task.result()
 
     async def close(self, *, grace_s: float) -> None:
-        """Stop accepting; requests under way have so many seconds."""
-        for listener in self._sockets:
-            listener.close()
-        if self._task is None:
+        """Stop accepting; requests under way have so many seconds. Idempotent."""
+        task, self._task = self._task, None
+        if task is None:
+            for listener in self._sockets:
+                listener.close()
             return
+        # the sockets are closed by the server that polls them, or the loop trips over them
         self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
         self._server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            await asyncio.wait_for(self._task, grace_s + 0.5)
+            await asyncio.wait_for(task, grace_s + 0.5)

@@ -1,4 +1,4 @@
-"""Every sample function answers what it says, at both its addresses; offline too (Must show 2, 4)."""
+"""Every sample function answers what it says, at both addresses; offline too (Must show 2, 4)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 def test_the_ready_line_lists_every_fixture(dev: Dev) -> None:
     """One line says where everything is, in the shape of interface.md section 3."""
     ready = dev.ready
-    assert set(ready) == {"event", *"origin state engine project functions keys".split()}
+    assert set(ready) == {"event", "origin", "state", "engine", "project", "functions", "keys"}
     assert dev.lines[0].startswith('{"event": "ready"')
     assert {f["name"] for f in ready["functions"]} == set(STATUSES)
     assert ready["functions"][0] == {

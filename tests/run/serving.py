@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class Dev:
     # what it answers
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[http.client.HTTPConnection]:
+    def connection(self) -> Generator[http.client.HTTPConnection]:
         """A connection of the caller's own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from amba_run.cli.options import (
     state_option,
 )
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _UNESCAPED = "/?:@!$&'()*+,;=-._~%[]#"
 
 
@@ -65,6 +67,8 @@ def command(
     """Send one request to the function NAME and print its answer."""
     from amba_run.cli.options import find_server
 
+    if method is not None and _TOKEN.match(method) is None:
+        raise click.UsageError(f"--method {method[:40]!r} is no HTTP method: letters, such as PUT")
     fields = [_field(text) for text in headers]
     body, content_type = _body(data)
     verb = (method or ("GET" if body is None else "POST")).upper()

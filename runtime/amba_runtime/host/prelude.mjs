@@ -19,7 +19,7 @@ const codeAt = Function.prototype.call.bind(String.prototype.charCodeAt);
 const toText = Function.prototype.call.bind(Number.prototype.toString);
 const hasInstance = Function.prototype[Symbol.hasInstance];
 const later = setTimeout;
-const { keys: ObjectKeys, setPrototypeOf } = Object;
+const { keys: ObjectKeys, getPrototypeOf, setPrototypeOf } = Object;
 
 // `instanceof`, whatever a guest has made of it.
 export function isA(value, type) {
@@ -214,7 +214,7 @@ let nativeWaitUntil = null;
 
 // Puts a `waitUntil` in the native one's place that tells what the promise was rejected with.
 export function watchContext(ctx) {
-  const prototype = Object.getPrototypeOf(ctx);
+  const prototype = getPrototypeOf(ctx);
   nativeWaitUntil = prototype.waitUntil;
   prototype.waitUntil = function waitUntil(promise) {
     const invocation = store();
@@ -321,10 +321,12 @@ globalThis.addEventListener = function (type, listener, ...rest) {
   return apply(addListener, globalThis, [type, listener, ...rest]);
 };
 export const logService = bindings.__AMBA_LOG;
+export const silent = bindings.__AMBA_SILENT === "1";
 const classic = bindings.__AMBA_CLASSIC;
 // what a guest imports from cloudflare:workers is this same object
 delete bindings.__AMBA_LOG;
 delete bindings.__AMBA_CLASSIC;
+delete bindings.__AMBA_SILENT;
 if (classic) {
   for (const name of ObjectKeys(bindings)) globalThis[name] = bindings[name];
 }

@@ -3,7 +3,7 @@
 
 import {
   run, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
-  logService, watchContext,
+  logService, silent, watchContext,
 } from "./prelude.mjs";
 import { WorkerEntrypoint } from "cloudflare:workers";
 
@@ -36,10 +36,8 @@ const TELL = "amba-run-tell";
 const HEADER_MAX = 24576;
 
 let guestEnv = null;
-let silent = false;
 
 function settle(env, ctx) {
-  silent = env.__AMBA_SILENT === "1";
   watchContext(ctx);
   guestEnv = {};
   const names = keys(env);
@@ -102,7 +100,8 @@ function tell(response, invocation) {
     // headers of a fetched response are immutable: the same answer under headers of our own
     const headers = new Headers_(apply(responseHeaders, response, []));
     apply(setHeader, headers, [TELL, text]);
-    const init = { __proto__: null, headers, encodeBody: "manual" };
+    // an encoded body passes as it is, for the engine reads its encoding from the headers
+    const init = { __proto__: null, headers };
     for (let i = 0; i < facts.length; i++) init[facts[i].name] = apply(facts[i].get, response, []);
     return new Response_(init.body, init);
   }

@@ -17,6 +17,8 @@ GUEST_MODULE = "fn.mjs"
 _EXPORTS = re.compile(
     rb"\bexport\s*(?:\{|\*|default\b|const\b|let\b|var\b|function\b|class\b|async\b)"
 )
+# words of a bundle that may have more to tell of an invocation than its answer
+_SPEAKS = re.compile(rb"console|waitUntil|WebSocket|ReadableStream")
 _LISTENS = re.compile(rb"\baddEventListener\s*\(")
 
 
@@ -57,7 +59,7 @@ def render(
     """
     bindings = [f"(name = {text(n)}, text = {text(v)})" for n, v in manifest.env]
     bindings.append('(name = "__AMBA_LOG", service = "log")')
-    if b"console" not in bundle.code:
+    if _SPEAKS.search(bundle.code) is None:
         bindings.append('(name = "__AMBA_SILENT", text = "1")')
     if is_classic(bundle):
         bindings.append('(name = "__AMBA_CLASSIC", text = "1")')

@@ -7,8 +7,11 @@ import json
 import logging
 import os
 import signal
+import socket
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.runtime.engine.lab import (
     FIXTURES,
@@ -391,7 +394,8 @@ def test_the_legacy_fixture_runs() -> None:
     """The sample of fixtures/legacy answers (contract J.14)."""
 
     async def body(lab: Lab) -> None:
-        assert (await ask(await lab.serving(bundle))).status == 200
+        given = await ask(await lab.serving(bundle, env=[("AMBA_PROJECT_ID", "p-1")]))
+        assert json.loads(given.body) == {"style": "addEventListener", "project": "p-1"}
 
     bundle = bundled(FIXTURES / "legacy" / "index.js")
     on_workerd(body)
@@ -406,18 +410,18 @@ def test_a_socket_carries_messages_and_codes() -> None:
     async def body(lab: Lab) -> None:
         isolate = await lab.serving(bundle)
         fields = [(b"host", b"local"), (b"x-amba-request-id", b"r-ws")]
-        socket = await isolate.socket(b"/ws-subprotocol", fields, ["a", "b"])
-        assert (socket.subprotocol, socket.close_code) == ("a", None)
-        assert dict(socket.headers)[b"sec-websocket-protocol"] == b"a"
-        await socket.send("text")
-        await socket.send(b"bytes")
-        assert [await socket.receive(), await socket.receive()] == ["text", b"bytes"]
-        await socket.close(4000, "enough")
-        await socket.close(4001, "twice")
-        assert (socket.close_code, socket.close_reason) == (4000, "enough")
-        assert await socket.receive() is None
+        guest_ = await isolate.socket(b"/ws-subprotocol", fields, ["a", "b"])
+        assert (guest_.subprotocol, guest_.close_code) == ("a", None)
+        assert dict(guest_.headers)[b"sec-websocket-protocol"] == b"a"
+        await guest_.send("text")
+        await guest_.send(b"bytes")
+        assert [await guest_.receive(), await guest_.receive()] == ["text", b"bytes"]
+        await guest_.close(4000, "enough")
+        await guest_.close(4001, "twice")
+        assert (guest_.close_code, guest_.close_reason) == (4000, "enough")
+        assert await guest_.receive() is None
         with pytest.raises(WireError, match="closed"):
-            await socket.send("late")
+            await guest_.send("late")
 
     bundle = guest("streams")
     on_workerd(body)
@@ -429,8 +433,8 @@ def test_a_broken_socket_is_not_a_closed_one() -> None:
     async def body(lab: Lab) -> None:
         isolate = await lab.serving(bundle)
         fields = [(b"host", b"local"), (b"x-amba-request-id", b"r-broken")]
-        socket = await isolate.socket(b"/ws", fields, [])
-        await socket.close(1006, "")
+        guest_ = await isolate.socket(b"/ws", fields, [])
+        await guest_.close(1006, "")
         (line,) = await lab.told.until(lambda: lab.told.lines("r-broken"))
         assert (line[0], line[1], line[3]) == ("socket closed", 1006, False)
 
@@ -510,13 +514,26 @@ def test_a_death_in_mid_answer_is_never_a_clean_end(offset: int) -> None:
     on_workerd(body)
 
 
+def is_open(door: Path) -> bool:
+    """Whether anybody still listens."""
+    with socket.socket(socket.AF_UNIX) as visitor:
+        try:
+            visitor.connect(str(door))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
 def test_a_process_that_is_gone_before_its_request() -> None:
     """A request on a connection whose engine is dead fails; a new one says why, once."""
 
     async def body(lab: Lab) -> None:
         isolate = await lab.serving(FETCH)
         await ask(isolate)
+        door = Path(psutil.Process(pid_of(isolate)).cwd()) / "fn.sock"
         os.kill(pid_of(isolate), signal.SIGKILL)
+        while is_open(door):
+            pass  # it is gone before the loop can hear of it
         with pytest.raises(WireError):
             await isolate.exchange(fresh=True)
         assert len(lab.told.deaths) == 1  # told before the error was raised

@@ -1,0 +1,331 @@
+"""The serving end: engines ask, we answer. For egress, STORAGE and late console lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import cast
+
+import httptools
+
+from amba_runtime import limits
+from amba_runtime.wire.common import Flow, Headers, Inbox, Tunnel, WireError
+
+logger = logging.getLogger("amba.wire")
+
+_REASONS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_NO_BODY_STATUSES = frozenset({204, 205, 304})
+
+
+class Request:
+    """One request from an engine. Lives until its handler returns."""
+
+    __slots__ = ("_expects", "_inbox", "_protocol", "headers", "method", "target", "upgrade")
+
+    def __init__(
+        self,
+        protocol: _ServerProtocol,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        inbox: Inbox,
+    ) -> None:
+        self._protocol = protocol
+        self._inbox = inbox
+        self.method = method
+        self.target = target
+        """As on the request line: origin-form, absolute-form (egress) or authority (CONNECT)."""
+        self.headers = headers
+        self.upgrade = False
+        """The peer asks for another protocol (WebSocket): answer with `Response.tunnel`."""
+        self._expects = any(
+            n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers
+        )
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a lower-case name, or None."""
+        return next((v for n, v in self.headers if n == name), None)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, with back-pressure. Raises WireError when it breaks off."""
+        if self._expects:
+            self._expects = False
+            self._protocol.send_continue()
+        while data := await self._inbox.read():
+            yield data
+
+    async def read(self, bytes_max: int) -> bytes:
+        """The whole body. Raises WireError when it breaks off or passes `bytes_max`."""
+        parts: list[bytes] = []
+        size = 0
+        async for data in self.chunks():
+            size += len(data)
+            if size > bytes_max:
+                raise WireError(f"the body is larger than {bytes_max} bytes")
+            parts.append(data)
+        return b"".join(parts)
+
+
+@dataclass(slots=True)
+class Response:
+    """What a handler answers.
+
+    `body` is bytes, or an async iterator that is closed when the peer leaves.
+    Without a content-length among `headers` an iterator is sent chunked.
+    With `tunnel` (status 101) the connection is handed over after the head was written.
+    """
+
+    status: int
+    headers: Headers = field(default_factory=lambda: Headers())
+    body: bytes | AsyncIterator[bytes] = b""
+    tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Server:
+    """Listens on one Unix socket; `close` is idempotent and ends every connection."""
+
+    def __init__(self, path: Path, handler: Handler, *, name: str) -> None:
+        self.path = path
+        self.name = name
+        self._handler = handler
+        self._server: asyncio.Server | None = None
+        self._protocols: set[_ServerProtocol] = set()
+
+    async def open(self) -> None:
+        """Bind (mode 0600, inside a private directory) and accept."""
+        listener = listen_unix(self.path)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: _ServerProtocol(self._handler, self._protocols, self.name),
+            sock=listener,
+            backlog=limits.WIRE_BACKLOG.value,  # asyncio would set it back to 100
+        )
+
+    async def close(self) -> None:
+        """Stop accepting, cancel the handlers at work, remove the socket file."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        tasks = [t for p in list(self._protocols) if (t := p.abort()) is not None]
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A bound, listening, non-blocking Unix socket of mode 0600.
+
+    The path must be shorter than `sockaddr_un` allows (107 bytes on Linux): callers keep
+    sockets in a short private directory.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(limits.WIRE_BACKLOG.value)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class _ServerProtocol(asyncio.Protocol):
+    """One accepted connection: requests one after another, never two at once."""
+
+    def __init__(self, handler: Handler, all_: set[_ServerProtocol], name: str) -> None:
+        self._handler = handler
+        self._all = all_
+        self._name = name
+        self._flow = Flow()
+        self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._url = b""
+        self._headers: Headers = []
+        self._head_bytes = 0
+        self._inbox: Inbox | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._tunneled = False
+
+    # transport events
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the interface without the base class
+        self._transport = cast(asyncio.Transport, transport)
+        self._all.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.discard(self)
+        self._flow.resume(lost=True)
+        if self._inbox is not None:
+            self._inbox.end(None if self._tunneled else WireError("the peer left mid-body"))
+        if self._task is not None and not self._tunneled:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._flow.pause()
+
+    def resume_writing(self) -> None:
+        self._flow.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunneled:
+            assert self._inbox is not None
+            self._inbox.feed(data)
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._tunneled = True
+            assert self._inbox is not None
+            rest = data[int(stop.args[0]) :]
+            if rest:
+                self._inbox.feed(rest)
+        except httptools.HttpParserError as error:
+            logger.warning("%s: bad request from the engine: %s", self._name, error)
+            self._refuse(400)
+            return
+        if self._inbox is None:
+            self._count(len(data))  # a field that never ends reaches no parser event
+
+    def abort(self) -> asyncio.Task[None] | None:
+        """Drop the connection; the task that was at work, if any, is being cancelled."""
+        task = self._task
+        if task is not None:
+            task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        return task
+
+    # parser events
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._inbox is None:  # a trailer is not a header: dropped
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._task is not None:
+            raise WireError("pipelining is not spoken here")
+        assert self._transport is not None
+        self._inbox = Inbox(self._transport)
+        request = Request(
+            self, self._parser.get_method().decode(), self._url, self._headers, self._inbox
+        )
+        request.upgrade = self._parser.should_upgrade()
+        self._task = asyncio.get_running_loop().create_task(self._run(request))
+
+    def on_body(self, body: bytes) -> None:
+        if self._inbox is not None:
+            self._inbox.feed(body)
+
+    def on_message_complete(self) -> None:
+        if self._inbox is not None and not self._parser.should_upgrade():
+            self._inbox.end()
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > limits.WIRE_HEAD.value:
+            logger.warning("%s: a request head passes %d bytes", self._name, self._head_bytes)
+            self._refuse(431)
+
+    # answering
+
+    def send_continue(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _refuse(self, status: int) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            if self._task is None:
+                self._transport.write(
+                    _REASONS[status] + b"content-length: 0\r\nconnection: close\r\n\r\n"
+                )
+            self._transport.close()
+
+    async def _run(self, request: Request) -> None:
+        inbox = self._inbox
+        assert self._transport is not None
+        assert inbox is not None
+        try:
+            try:
+                response = await self._handler(request)
+            except WireError as error:
+                logger.info("%s: %s %r: %s", self._name, request.method, request.target, error)
+                response = Response(400)
+            except Exception:
+                logger.exception("%s: %s %r failed", self._name, request.method, request.target)
+                response = Response(500)
+            await self._answer(request, response)
+            if response.tunnel is not None and self._tunneled:
+                await response.tunnel(Tunnel(self._transport, inbox, self._flow))
+                self._transport.close()
+                return
+            if not inbox.ended or self._tunneled or not self._parser.should_keep_alive():
+                self._transport.close()  # an unread body cannot be skipped safely
+                return
+        except WireError:
+            self._transport.abort()
+            return
+        except Exception:  # the body iterator failed: a truncated answer says so on the wire
+            logger.exception("%s: the answer to %r broke off", self._name, request.target)
+            self._transport.abort()
+            return
+        finally:
+            self._task = None
+        self._inbox = None
+        self._url = b""
+        self._headers = []
+        self._head_bytes = 0
+
+    async def _answer(self, request: Request, response: Response) -> None:
+        transport = self._transport
+        assert transport is not None
+        body = response.body
+        bodiless = request.method == "HEAD" or response.status in _NO_BODY_STATUSES
+        lines = [_REASONS.get(response.status) or b"HTTP/1.1 %d -\r\n" % response.status]
+        names: set[bytes] = set()
+        for name, value in response.headers:
+            names.add(name)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        chunked = False
+        if response.tunnel is None and b"content-length" not in names and response.status >= 200:
+            if isinstance(body, bytes):
+                if response.status != 204:
+                    lines.append(b"content-length: %d\r\n" % len(body))
+            elif not bodiless:
+                chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        if isinstance(body, bytes):
+            if not bodiless:
+                lines.append(body)
+            transport.write(b"".join(lines))
+            await self._flow.drain()
+            return
+        transport.write(b"".join(lines))
+        try:
+            if not bodiless:
+                async for data in body:
+                    if data:
+                        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                        await self._flow.drain()
+                if chunked:
+                    transport.write(b"0\r\n\r\n")
+        finally:
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                await close()
