@@ -52,6 +52,10 @@ _INTERNAL = Problem(500, "INTERNAL", "internal", "amba-run failed; its log says 
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
+_NEVER_IN_A_TARGET = b'#<>"'
+"""RFC 3986 allows none of these, browsers escape them, and workerd answers such a target itself,
+in its own words. It does the same for a backtick in a path, but takes one in a query."""
+
 
 class _Refused(Exception):
     """Stops the parser; the problem is in `EdgeProtocol._refusal`."""
@@ -531,6 +535,8 @@ def _judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Prob
         authority = rest.partition(b"/")[0].partition(b"?")[0]
         if scheme.lower() not in (b"http", b"https") or authority.lower() != host.lower():
             return BAD_REQUEST
-    if b"#" in url:
+    if len(url.translate(None, _NEVER_IN_A_TARGET)) != len(url):
+        return BAD_REQUEST
+    if b"`" in url and b"`" in url.partition(b"?")[0]:
         return BAD_REQUEST
     return None

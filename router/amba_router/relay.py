@@ -40,6 +40,7 @@ class Relay:
     """
 
     __slots__ = (
+        "_cut",
         "_deadline_s",
         "_first_byte_s",
         "_idle_s",
@@ -79,6 +80,7 @@ class Relay:
         self._released = False
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._cut: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._deadline_s = 0.0
         self._first_byte_s = 0.0
@@ -117,8 +119,7 @@ class Relay:
                     self.gone = True
                     # the guest's body promise rejects; what it makes of that is soon ended
                     exchange.cut()
-                    await asyncio.sleep(numbers.CUT_BODY_S.value)
-                    exchange.abort()
+                    self._cut = self._loop.call_later(numbers.CUT_BODY_S.value, exchange.abort)
                     return
                 body: bytes = message.get("body", b"")
                 size += len(body)
@@ -245,6 +246,8 @@ class Relay:
     def stop(self) -> None:
         """End what still runs on this request's behalf. Idempotent."""
         self._disarm()
+        if self._cut is not None:
+            self._cut.cancel()
         if self._reader is not None:
             self._reader.cancel()
             self._reader = None

@@ -12,14 +12,13 @@ pytestmark = pytest.mark.slow
 
 def test_contract_J_14_a_legacy_script_runs(contract_dev: Dev) -> None:
     """`respondWith` answers, bindings are globals, `waitUntil` works on behind it (B)."""
-    since = contract_dev.mark()
-    answer = contract_dev.get("/fn/local/legacy")
+    answer = contract_dev.get("/fn/local/legacy?first")
     assert answer.status == 200
     assert json.loads(answer.body) == {
         "style": "addEventListener",
         "project": contract_dev.ready["project"]["id"],
     }
-    told = contract_dev.event("request", since=since, function="legacy")
+    told = contract_dev.event("request", function="legacy", path="/?first")
     assert (told["status"], told["outcome"]) == (200, "ok")
 
     def counted() -> bool | None:

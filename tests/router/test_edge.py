@@ -127,14 +127,15 @@ class Edge:
             assert self.news.wait_for(lambda: len(self.calls) >= calls, 5), self.calls
         return self.calls
 
-    def note(self, call: Call) -> None:
+    def note(self, call: Call, calls: list[Call]) -> None:
         with self.news:
-            self.calls.append(call)
+            calls.append(call)
             self.news.notify_all()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the body, notes the call, answers as the path asks."""
         assert scope["type"] == "http"
+        calls = self.calls  # of this test: one that ends late does not count in the next
         before = tuple(scope["headers"])
         target: bytes = scope["raw_path"]
         if scope["query_string"] or "amba.bare_query" in scope:
@@ -151,11 +152,14 @@ class Edge:
             if not message["more_body"]:
                 break
         assert tuple(scope["headers"]) == before
-        self.note(Call(scope["method"], scope["http_version"], target, before, body, broken))
+        call = Call(scope["method"], scope["http_version"], target, before, body, broken)
+        self.note(call, calls)
         if not broken:
-            await self.answer(scope, receive, send)
+            await self.answer(scope, receive, send, calls)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, calls: list[Call]
+    ) -> None:
         path: str = scope["path"]
         start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
         if path.startswith("/status/"):
@@ -186,7 +190,7 @@ class Edge:
             if path == "/wait":
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                self.note(Call("LEFT", "", b"", (), b""))
+                self.note(Call("LEFT", "", b"", (), b""), calls)
                 return
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -230,7 +234,7 @@ def server() -> Iterator[Edge]:
 
 @pytest.fixture
 def edge(server: Edge) -> Edge:
-    server.calls.clear()
+    server.calls = []
     server.entered = 0
     return server
 
@@ -317,6 +321,11 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "no slash": (get(b"x/y"), 400, "BAD_REQUEST"),
     "fragment": (get(b"/a#b"), 400, "BAD_REQUEST"),
     "fragment behind a query": (get(b"/a?b#c"), 400, "BAD_REQUEST"),
+    "quote in the path": (get(b'/a"b'), 400, "BAD_REQUEST"),
+    "quote in the query": (get(b'/a?b"c'), 400, "BAD_REQUEST"),
+    "angle bracket": (get(b"/a<b"), 400, "BAD_REQUEST"),
+    "angle bracket in the query": (get(b"/a?b>c"), 400, "BAD_REQUEST"),
+    "backtick in the path": (get(b"/a`b?c"), 400, "BAD_REQUEST"),
     "raw UTF-8 in the path": (get("/é".encode()), 400, "BAD_REQUEST"),
     "raw UTF-8 in the query": (get("/?é".encode()), 400, "BAD_REQUEST"),
     "NUL in the target": (get(b"/a\0b"), 400, "BAD_REQUEST"),
@@ -436,7 +445,7 @@ ACCEPTED: dict[str, tuple[bytes, bytes, bytes]] = {
     "double slashes": (get(b"//x//y//"), b"//x//y//", b""),
     "escapes": (get(b"/%2F%2f%00%5c%zz%c0%ae%0d%0a"), b"/%2F%2f%00%5c%zz%c0%ae%0d%0a", b""),
     "dot segments": (get(b"/a/../../b/./%2e%2e/"), b"/a/../../b/./%2e%2e/", b""),
-    "odd but visible": (get(b"/;<>\"{}|\\^`'@:[]"), b"/;<>\"{}|\\^`'@:[]", b""),
+    "odd but visible": (get(b"/;{}|\\^'@:[]?`{}|\\^'"), b"/;{}|\\^'@:[]?`{}|\\^'", b""),
     "query of question marks": (get(b"/???"), b"/???", b""),
     "empty query": (get(b"/x?"), b"/x?", b""),
     "target of 16 KiB": (
@@ -553,7 +562,7 @@ def test_every_split_point(edge: Edge, seed: bytes) -> None:
             client.sendall(seed[at:] + last)
             hear(client)
         assert edge.calls == expected, f"split at {at}"
-        edge.calls.clear()
+        edge.calls = []
 
 
 def test_byte_by_byte(edge: Edge) -> None:
@@ -735,7 +744,7 @@ def test_an_upgrade_that_is_not_taken(edge: Edge, raw: bytes) -> None:
     """`Upgrade: h2c` is ignored: the body arrives, the connection serves on (A10)."""
     last = get(b"/2", b"Connection: close")
     for at in range(1, len(raw) + 1):
-        edge.calls.clear()
+        edge.calls = []
         heard = edge.talk(raw[:at], raw[at:] + last)
         assert [status for status, _, _ in heard.answers()] == [200, 200]
         assert [(call.target, call.body) for call in edge.calls] == [
