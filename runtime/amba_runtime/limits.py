@@ -259,3 +259,7 @@ WEBSOCKET_CLOSE_S = Deadline(1.0, "a guest answers a close frame", "ours")
 HOSTS_SEEN = Limit(512, "spellings", "of Host headers remembered as parsed", "ours")
 EDGE_LINGER_S = Deadline(1.0, "a refused client may read its answer before the end", "ours")
 EDGE_LINGER_BYTES = Limit(4 * MIB, "bytes", "of a refused client dropped unread", "ours")
+
+# --- what a guest tells, bounded again on our side ---
+LOG_DEPTH = Limit(64, "levels", "of nesting in one console line; else it is replaced", "ours")
+LOG_EXCEPTIONS = Limit(16, "exceptions", "kept per invocation", "ours")

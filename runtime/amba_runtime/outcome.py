@@ -7,6 +7,8 @@ answer stands here, beside the names.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeGuard, cast
@@ -95,7 +97,7 @@ class Tell:
         """
         tell = cls()
         try:
-            data: Any = json.loads(text)
+            data: Any = json.loads(text, parse_float=_finite, parse_constant=_no_number)
         except (ValueError, RecursionError):
             return tell
         if not isinstance(data, dict):
@@ -104,8 +106,10 @@ class Tell:
         for row in _rows(found.get("l"), 3):
             level, at, message = row
             if isinstance(level, str) and _is_list(message):
+                if not _shallow(message, limits.LOG_DEPTH.value):
+                    message = ["[nested too deeply]"]
                 tell.logs.append(LogLine(level[:16], message, _ms(at)))
-        for row in _rows(found.get("e"), 4):
+        for row in _rows(found.get("e"), 4)[: limits.LOG_EXCEPTIONS.value]:
             name, message, stack, at = row
             tell.exceptions.append(
                 GuestException(
@@ -118,7 +122,8 @@ class Tell:
         """Add what came later."""
         room = limits.LOG_LINES.value - len(self.logs)
         self.logs.extend(other.logs[: max(0, room)])
-        self.exceptions.extend(other.exceptions[: max(0, 16 - len(self.exceptions))])
+        room = limits.LOG_EXCEPTIONS.value - len(self.exceptions)
+        self.exceptions.extend(other.exceptions[: max(0, room)])
 
 
 def _rows(value: Any, width: int) -> list[list[Any]]:
@@ -126,6 +131,26 @@ def _rows(value: Any, width: int) -> list[list[Any]]:
         return []
     rows = value[: limits.LOG_LINES.value]
     return [row for row in rows if _is_list(row) and len(row) == width]
+
+
+def _shallow(value: object, levels: int) -> bool:
+    """Whether whoever writes `value` as JSON can do so from any depth of the stack."""
+    if isinstance(value, dict):
+        inner: Iterable[object] = cast(dict[str, object], value).values()
+    elif isinstance(value, list):
+        inner = cast(list[object], value)
+    else:
+        return True
+    return levels > 0 and all(_shallow(member, levels - 1) for member in inner)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _no_number(text: str) -> None:
+    """NaN and Infinity: Python would read and write them, and no reader of our JSON lines can."""
 
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:

@@ -213,7 +213,8 @@ class Slot:
         """
         self._retired = True
         if self.inflight and drain_s > 0:
-            self._empty = asyncio.Event()
+            if self._empty is None or self._empty.is_set():  # else somebody waits for it already
+                self._empty = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), drain_s)
         if self._reviving is not None:

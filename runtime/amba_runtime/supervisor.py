@@ -15,7 +15,7 @@ class Backoff:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures = 0
-        self._last_s = 0.0
+        self._started_s = 0.0  # when the isolate that ended now was due to start
 
     def failed(self) -> float:
         """Note one more end and return the seconds to wait: 0, then 0.1 doubling up to 30.
@@ -24,11 +24,12 @@ class Backoff:
         Source: reliability.md 3.E row E32.
         """
         now = self._clock.monotonic_s()
-        if now - self._last_s > limits.RESTART_FORGIVE_S.value:
+        if now - self._started_s >= limits.RESTART_FORGIVE_S.value:
             self._failures = 0
-        self._last_s = now
         self._failures += 1
-        if self._failures == 1:
-            return 0.0
-        wait = limits.RESTART_WAIT_S.value * 2.0 ** min(self._failures - 2, 16)
-        return min(wait, limits.RESTART_WAIT_MAX_S.value)
+        wait = 0.0
+        if self._failures > 1:
+            wait = limits.RESTART_WAIT_S.value * 2.0 ** min(self._failures - 2, 16)
+            wait = min(wait, limits.RESTART_WAIT_MAX_S.value)
+        self._started_s = now + wait
+        return wait

@@ -157,9 +157,7 @@ class Edge:
         if not broken:
             await self.answer(scope, receive, send, calls)
 
-    async def answer(
-        self, scope: Scope, receive: Receive, send: Send, calls: list[Call]
-    ) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send, calls: list[Call]) -> None:
         path: str = scope["path"]
         start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
         if path.startswith("/status/"):
@@ -178,16 +176,19 @@ class Edge:
             await send({"type": "http.response.body", "body": b"x"})
         elif path == "/twice":
             await send(start)
+        elif path == "/whole":
+            scope["extensions"]["amba.whole"](203, [(b"x-a", b"b")], b"at once")
+            return
         await send(start)
         if path == "/raise-later":
             raise RuntimeError("a fault of ours, later")
-        if path in ("/stream", "/cut", "/wait"):
+        if path in ("/stream", "/cut", "/wait", "/early/wait"):
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             for part in (b"one", b"", b"two"):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             if path == "/cut":
                 return
-            if path == "/wait":
+            if path.endswith("/wait"):
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 self.note(Call("LEFT", "", b"", (), b""), calls)
@@ -632,6 +633,18 @@ def test_the_body_of_a_request_that_was_answered_early(edge: Edge) -> None:
     assert [call.target for call in edge.calls] == [b"/early", b"/last"]
 
 
+def test_a_bad_body_behind_an_answer_that_has_begun(edge: Edge) -> None:
+    """The answer is cut off, and no second one is put into its middle (A1, A11)."""
+    with edge.connect() as client:
+        client.sendall(post(TE, body=b"2\r\nhi\r\n", target=b"/early/wait"))
+        begun = hear(client, until=b"two\r\n")
+        client.sendall(b"zz\r\n")
+        assert hear(client) == Heard(b"", True)
+    with pytest.raises(AssertionError, match="without its end"):
+        begun.answers()
+    assert [call.method for call in edge.wait(2)] == ["POST", "LEFT"]
+
+
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 @pytest.mark.parametrize(
     "raw",
@@ -772,6 +785,7 @@ def test_a_websocket_behind_an_answer_under_way(edge: Edge) -> None:
         (b"/status/999", 999, b"ok"),
         (b"/length/2", 200, b"ok"),
         (b"/stream", 200, b"onetwook"),
+        (b"/whole", 203, b"at once"),
     ],
 )
 def test_answers(edge: Edge, path: bytes, status: int, body: bytes) -> None:
@@ -821,3 +835,27 @@ def test_a_fault_of_ours(edge: Edge, path: bytes, caplog: pytest.LogCaptureFixtu
 def test_a_fault_of_ours_behind_the_start(edge: Edge, path: bytes) -> None:
     """No split header and no second head leaves us: the connection ends (A11)."""
     assert edge.talk(get(path)) == Heard(b"", True)
+
+
+def test_a_refused_client_does_not_hold_up_the_end() -> None:
+    """The server ends at once, though a refused client still holds its connection (item 6)."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("nothing is called here")
+
+    async def main() -> float:
+        sockets = bind("127.0.0.1", 0)
+        listener = Listener(app, sockets)
+        port: int = sockets[0].getsockname()[1]
+        await listener.open()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(get(b"/a#b"))
+        assert b"BAD_REQUEST" in await reader.read()
+        began = time.monotonic()
+        await listener.close(grace_s=5)
+        took_s = time.monotonic() - began
+        writer.close()
+        await writer.wait_closed()
+        return took_s
+
+    assert uvloop.run(main()) < limits.EDGE_LINGER_S.value / 2

@@ -218,8 +218,9 @@ def test_two_projects_do_not_share_users() -> None:
     ],
 )
 def test_personas(text: str, expected: Identity) -> None:
-    """The three forms of `--as` (issue 2, item 4)."""
+    """The three forms of `--as`, read and written alike (issue 2, item 4)."""
     assert parse_persona(text) == expected
+    assert expected.text == text
 
 
 @pytest.mark.parametrize(

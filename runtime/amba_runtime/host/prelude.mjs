@@ -36,6 +36,14 @@ export const current = new AsyncLocalStorage();
 export const run = AsyncLocalStorage.prototype.run.bind(current);
 const store = AsyncLocalStorage.prototype.getStore.bind(current);
 
+// A bundle that never names the console runs without that store (shim.mjs): what it tells all
+// the same, by a detour or by a rejected `waitUntil`, belongs to the invocation begun last.
+let latest;
+export function begun(invocation) {
+  latest = invocation;
+  return invocation;
+}
+
 const LINE_MAX = 16384;
 const TOTAL_MAX = 262144;
 
@@ -139,7 +147,7 @@ export function add(invocation, kind, json) {
 }
 
 function collect(level, args) {
-  const invocation = store() ?? startup;
+  const invocation = store() ?? latest ?? startup;
   try {
     const out = bare([]);
     for (let i = 0; i < args.length && i < 100; i++) {
@@ -217,7 +225,7 @@ export function watchContext(ctx) {
   const prototype = getPrototypeOf(ctx);
   nativeWaitUntil = prototype.waitUntil;
   prototype.waitUntil = function waitUntil(promise) {
-    const invocation = store();
+    const invocation = store() ?? latest;
     return apply(nativeWaitUntil, this, [invocation === undefined ? promise : told(promise, invocation)]);
   };
 }

@@ -2,7 +2,7 @@
 // exceptions, and hands both to the host on a response header that the host removes.
 
 import {
-  run, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
+  run, begun, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
   logService, silent, watchContext,
 } from "./prelude.mjs";
 import { WorkerEntrypoint } from "cloudflare:workers";
@@ -178,7 +178,7 @@ export default {
     if (guestEnv === null) settle(env, ctx);
     const invocation = new Invocation(request, ctx, logRequest);
     // a bundle that never names the console needs no tracking of whose line is whose
-    if (silent) return invoke(request, ctx, invocation);
+    if (silent) return invoke(request, ctx, begun(invocation));
     return run(invocation, invoke, request, ctx, invocation);
   },
   scheduled(controller, env, ctx) {
