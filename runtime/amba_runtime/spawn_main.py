@@ -23,6 +23,8 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 FDS_MAX = 16
+QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # meant for our parent, who ends us
+IGNORED = (*QUIET, signal.SIGPIPE, signal.SIGXFSZ)  # by us or by Python; `exec` would keep it so
 
 
 def die_with_parent(parent: int) -> None:
@@ -41,8 +43,10 @@ def start(order: dict[str, Any], fds: list[int]) -> int:
     """Fork and exec one engine; `fds` become 0, 1, 2, 3, ... in the child. Returns its pid."""
     me = os.getpid()
     argv = [str(a) for a in order["argv"]]
+    signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # one that comes meanwhile is kept
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
         return pid
     try:
         os.setsid()
@@ -54,6 +58,8 @@ def start(order: dict[str, Any], fds: list[int]) -> int:
         for target, fd in enumerate(high):
             os.dup2(fd, target, inheritable=True)
         os.closerange(len(fds), base + len(fds))
+        for sig in IGNORED:
+            signal.signal(sig, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir(str(order["cwd"]))
         os.execve(argv[0], argv, {})  # noqa: S606  no shell is wanted
@@ -68,7 +74,7 @@ def serve(link: socket.socket) -> None:
     os.set_blocking(wake_w, False)
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _noted)
-    for quiet in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for quiet in QUIET:
         signal.signal(quiet, signal.SIG_IGN)
     alive: set[int] = set()
     buffer: bytes = b""

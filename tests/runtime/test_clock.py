@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 
 import pytest
 
@@ -199,15 +198,3 @@ def test_the_system_clock_waits() -> None:
 def test_iso_has_milliseconds_and_a_z(seconds: float, text: str) -> None:
     """UTC wherever the machine stands; milliseconds are cut, never rounded up a second."""
     assert iso(seconds) == text
-
-
-def _accepts(work: Coroutine[object, object, None]) -> None:
-    work.close()
-
-
-def test_both_are_clocks() -> None:
-    """Whatever takes a Clock takes either."""
-    clocks: list[Clock] = [SystemClock(), ManualClock()]
-    for clock in clocks:
-        _accepts(clock.sleep(1.0))
-        assert clock.time_s() > 0

@@ -32,7 +32,6 @@ def test_a_request_id_begins_with_its_milliseconds(time_s: float, ms: int) -> No
     assert uuid.UUID(entropy.RequestIds().new(time_s)).int >> 80 == ms
 
 
-@pytest.mark.slow
 def test_a_hundred_thousand_request_ids_of_one_instant_differ() -> None:
     """No collision within a millisecond, over many refills of the random block."""
     ids = entropy.RequestIds()

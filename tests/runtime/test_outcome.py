@@ -22,10 +22,11 @@ def _parse(value: object) -> Tell:
 
 def test_the_outcomes_are_spelled_as_workerd_spells_them() -> None:
     """Ten, and no other (architecture.md section 6)."""
-    assert {outcome.value for outcome in Outcome} == set(
+    spelled = (
         "ok exception exceededCpu exceededMemory exceededWallTime scriptNotFound canceled "
-        "loadShed responseStreamDisconnected internalError".split()
+        "loadShed responseStreamDisconnected internalError"
     )
+    assert sorted(outcome.value for outcome in Outcome) == sorted(spelled.split())
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_one_bad_row_does_not_take_the_good_ones_along() -> None:
 )
 def test_a_time_that_is_none_is_0(at: object, ms: int) -> None:
     """Milliseconds are a number JavaScript can hold, or 0."""
-    assert _parse({"l": [["log", at, []]]}).logs[0].timestamp_ms == ms
+    assert _parse({"l": [["log", at, ["x"]]]}).logs[0].timestamp_ms == ms
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
@@ -147,7 +148,7 @@ def test_a_line_nested_deeper_is_replaced(levels: int) -> None:
 def test_texts_are_cut_and_others_are_empty() -> None:
     """Level 16, name 256, message and stack 16,384 characters at most."""
     long = "x" * 20_000
-    tell = _parse({"l": [[long, 1, []]], "e": [[long, long, long, 1], [1, None, [], 1]]})
+    tell = _parse({"l": [[long, 1, ["x"]]], "e": [[long, long, long, 1], [1, None, {"a": 1}, 1]]})
     assert len(tell.logs[0].level) == 16
     first, second = tell.exceptions
     assert (len(first.name), len(first.message), len(first.stack)) == (256, 16_384, 16_384)
@@ -157,8 +158,8 @@ def test_texts_are_cut_and_others_are_empty() -> None:
 def test_lines_and_exceptions_are_counted() -> None:
     """limits.LOG_LINES and LOG_EXCEPTIONS hold when one tell brings more."""
     lines, thrown = limits.LOG_LINES.value, limits.LOG_EXCEPTIONS.value
-    at = _parse({"l": [["a", 1, []]] * lines, "e": [THROWN] * thrown})
-    over = _parse({"l": [["a", 1, []]] * (lines + 1), "e": [THROWN] * (thrown + 1)})
+    at = _parse({"l": [["a", 1, ["x"]]] * lines, "e": [THROWN] * thrown})
+    over = _parse({"l": [["a", 1, ["x"]]] * (lines + 1), "e": [THROWN] * (thrown + 1)})
     assert (len(at.logs), len(at.exceptions)) == (lines, thrown)
     assert over == at
 
@@ -174,8 +175,8 @@ def test_extend_adds_in_order() -> None:
 
 def test_extend_stops_at_the_same_caps() -> None:
     """However often a guest adds, the earliest stay and the sum is bounded."""
-    tell = _parse({"l": [["first", 1, []]], "e": [["first", "", "", 1]]})
-    more = _parse({"l": [["a", 1, []]] * 6000, "e": [THROWN] * 10})
+    tell = _parse({"l": [["first", 1, ["x"]]], "e": [["first", "", "", 1]]})
+    more = _parse({"l": [["a", 1, ["x"]]] * 6000, "e": [THROWN] * 10})
     for _ in range(3):
         tell.extend(more)
     assert len(tell.logs) == limits.LOG_LINES.value
@@ -229,7 +230,6 @@ def test_any_json_is_read_without_raising(value: object) -> None:
     _sound(tell)
 
 
-@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200))
 def test_any_bytes_are_read_without_raising(text: str | bytes) -> None:

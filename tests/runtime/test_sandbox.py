@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from amba_runtime.engine.workerd.engine import WorkerdEngine
@@ -22,9 +23,8 @@ def test_the_engine_starts_nothing_but_what_the_walls_made() -> None:
     """A sandbox that wraps is obeyed: the engine's command line is its answer (tier 1 to come)."""
 
     class Jail(Sandbox):
-        def wrap(self, argv: object) -> tuple[str, ...]:
-            assert isinstance(argv, list)
-            return ("jail", "--", str(argv[0]))
+        def wrap(self, argv: Sequence[str]) -> tuple[str, ...]:
+            return ("jail", "--", argv[0])
 
     engine = WorkerdEngine(program=Path("/opt/workerd"), sandbox=Jail(1, "a jail"))
     assert engine.command(Path("config.bin")) == ("jail", "--", "/opt/workerd")

@@ -822,10 +822,11 @@ def test_an_idle_connection_has_its_time(run: Run) -> None:
         client.put(kept)
         other = await client.acquire(fresh=True)
         assert other is not kept
-        other.abort()
         kept.idle_since_s -= limits.WIRE_IDLE_S.value + 0.1
         assert client.idle() is None
-        assert await client.acquire() is not kept
+        begin(other)
+        await other.head()
+        other.abort()
 
     run(body)
 
@@ -840,11 +841,17 @@ def test_few_idle_connections_are_kept(run: Run) -> None:
             await client.acquire(fresh=True) for _ in range(limits.WIRE_IDLE_CONNECTIONS.value + 3)
         ]
         for connection in connections:
-            client.put(connection)
-        kept = 0
-        while client.idle() is not None:
-            kept += 1
-        assert kept == limits.WIRE_IDLE_CONNECTIONS.value
+            begin(connection)
+            await connection.head()
+            await rest(connection)
+        for connection in connections:
+            connection.release()
+        kept: list[Connection] = []
+        while (connection_ := client.idle()) is not None:
+            kept.append(connection_)
+        assert len(kept) == limits.WIRE_IDLE_CONNECTIONS.value
+        for connection in connections:
+            connection.abort()
         client.close()
         client.close()
         client.put(connections[0])
@@ -1038,13 +1045,17 @@ def test_an_abort_ends_everything_at_once(run: Run) -> None:
     """Head and reading fail; writing is quiet; a second abort is nothing."""
 
     async def body(bench: Bench) -> None:
+        begun = asyncio.Event()
+
         async def handler(request: Request) -> Response:
+            begun.set()
             await asyncio.Event().wait()
             return Response(200)
 
         await bench.serve(handler)
         connection = await bench.client().acquire()
         begin(connection, method=b"POST", length=None)
+        await begun.wait()
         connection.abort()
         with pytest.raises(WireError):
             await connection.head()

@@ -135,6 +135,7 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """Give the connection back; it is kept only when the exchange ended cleanly."""
         if self._reusable and not self.lost:
+            self._head = None
             self._owner.put(self)
         else:
             self.abort()
@@ -153,7 +154,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface without the base class
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = self._flow.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -186,7 +187,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        if parser is None:
+        if parser is None or self._head is None:  # nobody asked: it must not answer the next one
             self.abort()
             return
         try:

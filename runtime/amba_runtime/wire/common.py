@@ -39,9 +39,10 @@ class NothingSentError(WireError):
 class Flow:
     """Write-side back-pressure of one transport: `drain` waits while the peer is slow."""
 
-    __slots__ = ("_lost", "_waiters")
+    __slots__ = ("_lost", "_waiters", "transport")
 
     def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
         self._lost = False
 
@@ -61,7 +62,9 @@ class Flow:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
-        if self._lost:
+        # a write that failed closes at once, and tells us later: whoever writes without end and
+        # never waits would never let us hear of it
+        if self._lost or (self.transport is not None and self.transport.is_closing()):
             raise WireError("the connection was closed while a body was being sent")
 
 

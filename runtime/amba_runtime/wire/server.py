@@ -157,12 +157,13 @@ class _ServerProtocol(asyncio.Protocol):
         self._inbox: Inbox | None = None
         self._task: asyncio.Task[None] | None = None
         self._tunneled = False
+        self._keep_alive = False
 
     # transport events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface without the base class
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = self._flow.transport = cast(asyncio.Transport, transport)
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -233,6 +234,8 @@ class _ServerProtocol(asyncio.Protocol):
             self._inbox.feed(body)
 
     def on_message_complete(self) -> None:
+        # asked now: afterwards the parser knows nothing of this request any more
+        self._keep_alive = self._parser.should_keep_alive()
         if self._inbox is not None and not self._parser.should_upgrade():
             self._inbox.end()
 
@@ -274,7 +277,7 @@ class _ServerProtocol(asyncio.Protocol):
                 await response.tunnel(Tunnel(self._transport, inbox, self._flow))
                 self._transport.close()
                 return
-            if not inbox.ended or self._tunneled or not self._parser.should_keep_alive():
+            if not inbox.ended or self._tunneled or not self._keep_alive:
                 self._transport.close()  # an unread body cannot be skipped safely
                 return
         except WireError:
