@@ -1,40 +1,28 @@
 """The data plane: a bare ASGI callable that turns a caller's request into a dispatched one.
 
-The twelve steps of architecture.md section 3. The whole trust decision is `_stamped`.
+The first steps of architecture.md section 3: name, read the host, find. `call` does the rest.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from amba_router.asgi import App, Receive, Scope, Send
-from amba_router.headers import stamp_lines, strip
+from amba_router.call import Call, Fields
 from amba_router.hosts import Hosts, Plane, Site
-from amba_router.journal import Invocation, Journal
-from amba_router.problem import (
-    BAD_HOST,
-    BAD_REQUEST,
-    MISDIRECTED,
-    PAYLOAD_TOO_LARGE,
-    Problem,
-    not_found,
-)
-from amba_router.relay import Relay, RelayFailed, Whole
+from amba_router.journal import Journal
+from amba_router.problem import BAD_HOST, MISDIRECTED, Problem, not_found
+from amba_router.relay import Relay, Whole
 from amba_router.routes import Project, Projects, Route
-from amba_router.signing import Stamp
-from amba_router.sockets import relay_socket
+from amba_runtime import limits
 from amba_runtime.clock import Clock
-from amba_runtime.engine.base import Exchange, Refused
+from amba_runtime.engine.base import Exchange
 from amba_runtime.entropy import RequestIds
-from amba_runtime.outcome import ANSWERS, Outcome, Tell
-from amba_runtime.pool import Overloaded, Resting, Slot
-from amba_runtime.wire import Headers, NothingSentError, WireError, parse_lines, render
+from amba_runtime.pool import Slot
 
-logger = logging.getLogger("amba.dispatch")
-
-Fields = tuple[tuple[bytes, bytes], ...]
 CdnApp = Callable[[Project, bytes, Scope, Send, str], Awaitable[None]]
 
 
@@ -64,6 +52,9 @@ class Dispatcher:
         self._platform = platform
         self._cdn = cdn
         self._ids = RequestIds()
+        # requests on the short way, oldest first; changed by `offer`, `_settled`, `_promote_slow`
+        self._waiting: dict[Call, _Offer] = {}
+        self._sweep: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request or WebSocket."""
@@ -124,351 +115,130 @@ class Dispatcher:
                 problem = not_found("function", name_text, f"no function is called {name_text!r}")
                 await problem.answer(send, request_id, head=head)
                 return
-        query: bytes = scope["query_string"]
-        target = b"/" + rest
-        if query or "amba.bare_query" in scope:
-            target = b"%b?%b" % (target, query)
         assert slot is not None
-        call = _Call(self, project, slot, site, scope, fields, target, request_id, now_s)
+        call = self._call(project, slot, site, scope, fields, rest, request_id, now_s)
         if scope["type"] == "websocket":
             await call.socket(receive, send)
         else:
             await call.fetch(receive, send)
 
-    @property
-    def journal(self) -> Journal:
-        """Where invocations are told."""
-        return self._journal
-
-    @property
-    def clock(self) -> Clock:
-        """What time it is."""
-        return self._clock
-
-
-def _stamped(
-    fields: Fields,
-    project: Project,
-    slot: Slot,
-    site: Site,
-    peer: str,
-    request_id: str,
-    now_s: float,
-) -> bytes:
-    """Strip, resolve, stamp: what the worker sees of the caller's headers, and what we say.
-
-    Every value below comes from routing, credentials and the clock, never from a header.
-    Source: contract A.3, A.4.
-    """
-    kept = strip(fields)
-    who = project.identities.of(kept)
-    name = slot.manifest.name
-    stamp = Stamp(project.id, who.user_id, who.developer_id, request_id, name, int(now_s))
-    return render(kept) + stamp_lines(
-        authority=site.authority,
-        peer=peer.encode(),
-        project_id=project.id_bytes,
-        user_id=who.user_id.encode(),
-        developer_id=who.developer_id.encode(),
-        function_name=slot.name_bytes,
-        request_id=request_id.encode(),
-        timestamp=b"%d" % stamp.timestamp_s,
-        signature=project.keyring.sign(stamp).encode(),
-    )
-
-
-class _Call:
-    """One invocation by HTTP: acquire, invoke, answer, tell."""
-
-    __slots__ = (
-        "clock",
-        "fields",
-        "journal",
-        "now_s",
-        "project",
-        "request_id",
-        "scope",
-        "site",
-        "slot",
-        "started_s",
-        "target",
-    )
-
-    def __init__(
+    def _call(
         self,
-        owner: Dispatcher,
         project: Project,
         slot: Slot,
         site: Site,
         scope: Scope,
         fields: Fields,
-        target: bytes,
+        rest: bytes,
         request_id: str,
         now_s: float,
-    ) -> None:
-        self.clock = owner.clock
-        self.journal = owner.journal
-        self.project = project
-        self.slot = slot
-        self.site = site
-        self.scope = scope
-        self.fields = fields
-        self.target = target
-        self.request_id = request_id
-        self.now_s = now_s
-        self.started_s = owner.clock.monotonic_s()
-
-    def stamped(self) -> bytes:
-        client = self.scope.get("client")
-        peer = client[0] if client else "127.0.0.1"
-        return _stamped(
-            self.fields, self.project, self.slot, self.site, peer, self.request_id, self.now_s
+    ) -> Call:
+        query: bytes = scope["query_string"]
+        target = b"/" + rest
+        if query or "amba.bare_query" in scope:
+            target = b"%b?%b" % (target, query)
+        return Call(
+            project,
+            slot,
+            site,
+            scope,
+            fields,
+            target,
+            request_id,
+            now_s,
+            clock=self._clock,
+            journal=self._journal,
         )
 
-    async def fetch(self, receive: Receive, send: Send) -> None:
-        method: str = self.scope["method"]
-        length = _body_length(self.fields)
-        if length == -1:
-            await BAD_REQUEST.answer(send, self.request_id)
-            return
-        most = self.slot.limits.request_body_bytes
-        if length is not None and length > most:
-            await self.refuse(send, Outcome.CANCELED, _too_large(most))
-            return
-        slot = self.slot
-        try:
-            slot.enter()
-        except Overloaded:
-            await self.refuse(send, Outcome.LOAD_SHED, None)
-            return
-        try:
-            exchange = await self._begin(method, length)
-        except WireError as error:
-            slot.leave()
-            await self._unreachable(send, error)
-            return
-        extensions: dict[str, Any] | None = self.scope.get("extensions")
-        whole: Whole | None = extensions.get("amba.whole") if extensions else None
-        relay = Relay(exchange, receive, send, limits=slot.limits, whole=whole)
-        try:
-            if length != 0:
-                await relay.send_body(length)
-            try:
-                await relay.wait_head()
-            except NothingSentError:
-                if length != 0 or relay.gone or relay.timed_out:
-                    raise
-                # the engine had closed this connection before it took the request
-                relay.stop()
-                exchange = await slot.exchange(fresh=True)
-                exchange.begin(method.encode(), self.target, self.stamped(), length)
-                relay = Relay(exchange, receive, send, limits=slot.limits, whole=whole)
-                await relay.wait_head()
-            await self._answer(relay)
-        except RelayFailed as failure:
-            await self.refuse(send, failure.outcome, failure.problem)
-        except WireError as error:
-            await self._broken(relay, send, error)
-        finally:
-            slot.leave()
-            relay.stop()
+    # the short way
 
-    async def _begin(self, method: str, length: int | None) -> Exchange:
-        exchange = self.slot.idle() or await self.slot.exchange()
-        exchange.begin(method.encode(), self.target, self.stamped(), length)
-        return exchange
+    def offer(self, scope: Scope, whole: Whole, promote: Callable[[App], None]) -> bool:
+        """Take a request without a task of its own: most are answered whole, and at once.
 
-    async def _answer(self, relay: Relay) -> None:
-        """The guest's answer, or the one its outcome has; then the event."""
-        exchange = relay.exchange
-        outcome, tell, out = _read_head(exchange.headers)
-        if relay.gone:
-            self.tell(0, Outcome.CANCELED, tell)
-            return
-        if outcome is not Outcome.OK:
-            relay.discard()
-            await self.refuse(relay.send, outcome, None, tell=tell)
-            return
-        status = exchange.status
-        try:
-            await relay.answer(status, out)
-        except WireError as error:
-            if relay.timed_out:
-                outcome = Outcome.EXCEEDED_WALL_TIME
-            elif not relay.gone:
-                outcome = Outcome.RESPONSE_STREAM_DISCONNECTED
-                logger.warning("%s: the answer broke off: %s", self.slot.manifest.name, error)
-        if relay.gone:
-            outcome = Outcome.CANCELED
-        self.tell(status, outcome, tell)
+        Takes only what needs no waiting and no refusal: no body, a function that serves, a
+        connection at hand. Whatever then turns out otherwise (a stream, an exception, silence
+        for `limits.DISCONNECT_WATCH_S`) is promoted to the long way, where it stands.
 
-    async def _broken(self, relay: Relay, send: Send, error: WireError) -> None:
-        if relay.gone:
-            self.tell(0, Outcome.CANCELED, None)
-        elif relay.timed_out:
-            await self.refuse(send, Outcome.EXCEEDED_WALL_TIME, None)
+        Args:
+            whole: sends a complete answer.
+            promote: runs an ASGI app for this request after all.
+
+        Returns:
+            False, and nothing was done: call the app.
+        """
+        fields: Fields = tuple(scope["headers"])
+        host: bytes | None = None
+        for name, value in fields:
+            if name == b"host":
+                if host is not None:
+                    return False
+                host = value
+        site = self._hosts.parse(host)
+        path: bytes = scope["raw_path"]
+        slug = site.slug
+        if site.plane is Plane.PLATFORM and path.startswith(b"/fn/"):
+            label, _, path = path[4:].partition(b"/")
+            slug = label.decode("latin-1")
+        elif site.plane is Plane.FUNCTIONS:
+            path = path[1:]
         else:
-            note = await self.slot.cause() or str(error)
-            logger.warning("%s: %s", self.slot.manifest.name, note)
-            await self.refuse(send, Outcome.INTERNAL_ERROR, None, note=note)
-
-    async def refuse(
-        self,
-        send: Send,
-        outcome: Outcome,
-        problem: Problem | None,
-        *,
-        tell: Tell | None = None,
-        note: str = "",
-    ) -> None:
-        """Answer for the guest: by its outcome's row, or with a problem of our own."""
-        if problem is None:
-            answer = ANSWERS[outcome]
-            problem = Problem(
-                answer.status,
-                answer.code,
-                answer.kind,
-                _first_message(tell) or answer.message,
-                retry_after_s=1 if outcome is Outcome.LOAD_SHED else None,
+            return False
+        project = self._projects.get(slug)
+        if project is None:
+            return False
+        segment, _, rest = path.partition(b"/")
+        route = project.routes.get(segment)
+        if route is None or route.slot is None or route.broken is not None:
+            return False
+        now_s = self._clock.time_s()
+        request_id = scope["amba.request_id"] = self._ids.new(now_s)
+        call = self._call(project, route.slot, site, scope, fields, rest, request_id, now_s)
+        exchange = call.express(self._settled)
+        if exchange is None:
+            return False
+        self._waiting[call] = _Offer(exchange, whole, promote)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(
+                limits.DISCONNECT_WATCH_S.value, self._promote_slow
             )
-        await problem.answer(send, self.request_id, head=self.scope.get("method") == "HEAD")
-        self.tell(problem.status, outcome, tell, note=note)
+        return True
 
-    def tell(self, status: int, outcome: Outcome, tell: Tell | None, *, note: str = "") -> None:
-        slot = self.slot
-        self.journal.add(
-            Invocation(
-                self.request_id,
-                slot.manifest.name,
-                slot.manifest.version,
-                self.scope.get("method", "GET"),
-                self.target.decode("latin-1"),
-                status,
-                outcome,
-                self.now_s,
-                (self.clock.monotonic_s() - self.started_s) * 1000,
-                slot,
-                tell,
-                note=note,
+    def _settled(self, call: Call) -> None:
+        offer = self._waiting.pop(call, None)
+        if offer is not None and not call.finish(offer.exchange, offer.whole):
+            self._promote(call, offer)
+
+    def _promote_slow(self) -> None:
+        """Let those that have waited take the long way; look again while any wait."""
+        self._sweep = None
+        horizon = self._clock.monotonic_s() - limits.DISCONNECT_WATCH_S.value
+        for call in list(self._waiting):
+            if call.started_s > horizon:
+                break  # in order of their beginning
+            self._promote(call, self._waiting.pop(call))
+        if self._waiting:
+            self._sweep = asyncio.get_running_loop().call_later(
+                limits.DISCONNECT_WATCH_S.value, self._promote_slow
             )
-        )
 
-    async def socket(self, receive: Receive, send: Send) -> None:
-        """A WebSocket: the same trust path, then messages both ways."""
-        slot = self.slot
-        try:
-            slot.enter()
-        except Overloaded:
-            await self.refuse(send, Outcome.LOAD_SHED, None)
-            return
-        try:
-            isolate = await slot.ready()
-            fields = [
-                f for f in parse_lines(self.stamped()) if not f[0].startswith(b"sec-websocket-")
-            ]
-            status, outcome = await relay_socket(
-                isolate,
-                self.target,
-                fields,
-                self.scope["subprotocols"],
-                receive,
-                send,
-                not_passed_on=_NOT_PASSED_ON,
-            )
-            self.tell(status, outcome, None)
-        except Refused as refusal:
-            await self._refused(send, refusal)
-        except WireError as error:
-            await self._unreachable(send, error)
-        finally:
-            slot.leave()
+    def _promote(self, call: Call, offer: _Offer) -> None:
+        offer.exchange.notify(None)
 
-    async def _refused(self, send: Send, refusal: Refused) -> None:
-        """The guest answered a WebSocket request with an ordinary response, or threw."""
-        outcome, tell, fields = _read_head(refusal.headers)
-        if outcome is not Outcome.OK:
-            await self.refuse(send, outcome, None, tell=tell)
-            return
-        start = {"type": "http.response.start", "status": refusal.status, "headers": fields}
-        await send(start)
-        await send({"type": "http.response.body", "body": refusal.body})
-        self.tell(refusal.status, outcome, tell)
+        async def go_on(scope: Scope, receive: Receive, send: Send) -> None:
+            limits_ = call.slot.limits
+            relay = Relay(offer.exchange, receive, send, limits=limits_, whole=offer.whole)
+            await call.follow(relay, 0)
 
-    async def _unreachable(self, send: Send, error: WireError) -> None:
-        """No isolate took the request: the engine is gone, or rests after too many ends."""
-        logger.warning("%s: %s", self.slot.manifest.name, error)
-        if isinstance(error, Resting):
-            problem = Problem(
-                503, "overloaded", "internal", str(error), retry_after_s=error.retry_after_s
-            )
-            await self.refuse(send, Outcome.LOAD_SHED, problem)
-            return
-        await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+        offer.promote(go_on)
 
 
-def _read_head(headers: Headers) -> tuple[Outcome, Tell | None, Headers]:
-    """The outcome and lines that the shim says, and the fields that the caller may see."""
-    tell: Tell | None = None
-    outcome = Outcome.OK
-    out: Headers = []
-    for field in headers:
-        name = field[0]
-        if name in _NOT_PASSED_ON:
-            if name == b"amba-run-tell":
-                tell = Tell.parse(field[1])
-            elif name == b"amba-run-outcome":
-                outcome = Outcome.EXCEPTION
-            continue
-        out.append(field)
-    return outcome, tell, out
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A request on the short way: what it waits for, and the two ways on."""
 
-
-_NOT_PASSED_ON = frozenset(
-    {
-        b"amba-run-tell",
-        b"amba-run-outcome",
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
-
-def _body_length(fields: Fields) -> int | None:
-    """Bytes of the body; None when it comes in chunks; -1 when the framing is contradictory.
-
-    Source: RFC 9112 section 6.3.
-    """
-    length: int | None = 0
-    framed = False
-    for name, value in fields:
-        if name == b"content-length":
-            if framed or not value.isdigit():
-                return -1
-            length, framed = int(value), True
-        elif name == b"transfer-encoding":
-            if framed or value.lower() != b"chunked":
-                return -1
-            length, framed = None, True
-    return length
-
-
-def _too_large(most: int) -> Problem:
-    return Problem(
-        PAYLOAD_TOO_LARGE.status,
-        PAYLOAD_TOO_LARGE.code,
-        PAYLOAD_TOO_LARGE.kind,
-        f"the request body is larger than {most // 1024**2} MiB",
-        {"limit": "request_body_mib", "bytes_max": most},
-    )
-
-
-def _first_message(tell: Tell | None) -> str:
-    """The error's own message: what the platform's SDK answers (contract A.5)."""
-    return tell.exceptions[0].message if tell is not None and tell.exceptions else ""
+    exchange: Exchange
+    whole: Whole
+    promote: Callable[[App], None]
 
 
 async def _show_broken(

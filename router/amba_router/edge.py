@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -24,7 +25,9 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
+from amba_router.asgi import App, Scope
 from amba_router.problem import BAD_HOST, BAD_REQUEST, Problem
+from amba_router.relay import Whole
 from amba_runtime import limits
 from amba_runtime.wire import Headers
 
@@ -49,6 +52,9 @@ _TRANSFER_ENCODING = Problem(
 )
 _INTERNAL = Problem(500, "INTERNAL", "internal", "amba-run failed; its log says why")
 
+
+Offer = Callable[[Scope, Whole, Callable[[App], None]], bool]
+"""An app may take a request without a task: see `Dispatcher.offer`."""
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -86,6 +92,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._running: Cycle | None = None
         loaded: Any = vars(config)["loaded_app"]
         self._app = cast(ASGI3Application, loaded)
+        self._offer: Offer | None = getattr(loaded, "offer", None)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head, a trailer or a chunk extension that never ends is refused."""
@@ -197,7 +204,9 @@ class EdgeProtocol(HttpToolsProtocol):
         cycle.scope = self.scope = scope
         self.cycle = self._current = cycle
         if before is None or before.response_complete:
-            self._start_asgi_task(cycle, self._app)
+            self._running = cycle
+            if self._offer is None or not self._offer(scope, cycle.whole, cycle.promote):
+                self._start_asgi_task(cycle, self._app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self._app))
@@ -372,6 +381,11 @@ class Cycle(RequestResponseCycle):
         self._head = b""
         self._until_close = False
 
+    def promote(self, app: App) -> None:
+        """Run an app after all, for a request that was taken on the short way."""
+        ours: Any = app
+        self.task = asyncio.get_running_loop().create_task(self.run_asgi(ours))
+
     async def run_asgi(self, app: ASGI3Application) -> None:
         """Run the app; one that fails gives an honest 500, or a connection visibly cut off."""
         try:
@@ -410,11 +424,13 @@ class Cycle(RequestResponseCycle):
         else:
             self._continue(message.get("body", b""), more=message.get("more_body", False))
 
-    def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a complete answer; the same bytes as the two messages would."""
-        if not self.disconnected:
-            self._start(status, headers)
-            self._continue(body, more=False)
+    def whole(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a complete answer, the same bytes as the two messages would; False: it left."""
+        if self.disconnected:
+            return False
+        self._start(status, headers)
+        self._continue(body, more=False)
+        return True
 
     def _continue(self, body: bytes, *, more: bool) -> None:
         if not self.response_started or self.response_complete:

@@ -18,8 +18,11 @@ from amba_runtime.limits import FunctionLimits
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import Headers, WireError
 
-Whole = Callable[[int, Headers, bytes], None]
-"""Sends a complete answer: status, headers, body. The edge offers it as an ASGI extension."""
+Whole = Callable[[int, Headers, bytes], bool]
+"""Sends a complete answer (status, headers, body) and tells whether the client was there.
+
+The edge offers it as the ASGI extension `amba.whole`.
+"""
 
 
 class RelayFailed(Exception):
@@ -85,6 +88,10 @@ class Relay:
         self._deadline_s = 0.0
         self._first_byte_s = 0.0
         self._idle_s = limits.idle_ms / 1000
+
+    def again(self, exchange: Exchange) -> Relay:
+        """The same request over another connection."""
+        return Relay(exchange, self._receive, self.send, limits=self._limits, whole=self._whole)
 
     # request body
 

@@ -145,9 +145,14 @@ class Slot:
 
     def enter(self) -> None:
         """One more request is under way. Raises Overloaded."""
-        if self.inflight >= limits.INFLIGHT.value:
+        if self.full:
             raise Overloaded
         self.inflight += 1
+
+    @property
+    def full(self) -> bool:
+        """No more requests may enter."""
+        return self.inflight >= limits.INFLIGHT.value
 
     def leave(self) -> None:
         """A request has ended, however."""

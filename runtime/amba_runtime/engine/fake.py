@@ -63,6 +63,7 @@ class FakeExchange:
         self._out: asyncio.Queue[bytes | None] = asyncio.Queue(64)
         self._task: asyncio.Task[None] | None = None
         self._whole: bytes | None = None
+        self._begun: Callable[[], None] | None = None
         self._broken = False
         self._cut = False
 
@@ -138,6 +139,17 @@ class FakeExchange:
     async def drain(self) -> None:
         """Let the guest run; what it has not read yet is kept."""
         await asyncio.sleep(0)
+
+    def notify(self, begun: Callable[[], None] | None) -> None:
+        """Call `begun` when the answer has begun or failed; None takes that back."""
+        self._begun = begun
+        if begun is not None:
+            self._head.add_done_callback(lambda _: self._tell_begun())
+
+    def _tell_begun(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun()
 
     def head(self) -> asyncio.Future[None]:
         """Done when status and headers are there."""

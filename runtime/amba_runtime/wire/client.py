@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -24,8 +25,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_began",
+        "_begun",
         "_body_expected",
         "_chunked",
+        "_failure",
         "_flow",
         "_head",
         "_head_bytes",
@@ -46,7 +49,10 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._transport: asyncio.Transport | None = None
         self._inbox: Inbox | None = None
+        # made when `head` asks for it: an exchange that is notified needs none
         self._head: asyncio.Future[None] | None = None
+        self._begun: Callable[[], None] | None = None
+        self._failure: WireError | None = None
         self._began = False
         self._reusable = False
         self._body_expected = True
@@ -78,7 +84,9 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers = []
         self._inbox = Inbox(self._transport)
-        self._head = self._owner.loop.create_future()
+        self._head = None
+        self._begun = None
+        self._failure = None
         parts = [method, b" ", target, b" HTTP/1.1\r\n", headers]
         if length is None:
             parts.append(b"transfer-encoding: chunked\r\n\r\n")
@@ -114,8 +122,23 @@ class Connection(asyncio.Protocol):
 
         Fails with NothingSentError (the engine never read the request) or WireError.
         """
-        assert self._head is not None
+        if self._head is None:
+            self._head = self._owner.loop.create_future()
+            if self._failure is not None:
+                self._head.set_exception(self._failure)
+                self._head.exception()
+            elif self.status:
+                self._head.set_result(None)
         return self._head
+
+    def notify(self, begun: Callable[[], None] | None) -> None:
+        """Call `begun` once, when the answer has begun or failed; None takes that back."""
+        self._begun = begun
+
+    def _tell_begun(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun()
 
     @property
     def complete(self) -> bool:
@@ -201,15 +224,19 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > limits.WIRE_HEAD.value:
                 self._fail(f"the head of the answer passes {limits.WIRE_HEAD.value} bytes")
                 self.abort()
+        elif self._begun is not None:
+            self._tell_begun()
 
     def _fail(self, reason: str, *, unread: bool = False) -> None:
-        head = self._head
-        if head is not None and not head.done():
+        if self.status == 0 and self._failure is None:
             again = unread and not self._began
-            head.set_exception(NothingSentError(reason) if again else WireError(reason))
-            head.exception()  # a caller that was cancelled will not look: no noise
+            self._failure = NothingSentError(reason) if again else WireError(reason)
+            if self._head is not None and not self._head.done():
+                self._head.set_exception(self._failure)
+                self._head.exception()  # a caller that was cancelled will not look: no noise
         if self._inbox is not None:
             self._inbox.end(WireError(reason))
+        self._tell_begun()
 
     # parser events
 
@@ -217,7 +244,7 @@ class Connection(asyncio.Protocol):
         self._began = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is not None and not self._head.done():  # afterwards: trailers, dropped
+        if self.status == 0:  # afterwards: trailers, dropped
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
