@@ -412,7 +412,7 @@ def test_a_refused_socket_is_the_guests_answer(run: Run) -> None:
 
     async def body(world: World) -> None:
         with pytest.raises(Refused) as refused:
-            await world.isolate.socket("/ws-refuse".encode(), [(b"host", b"local")], [])
+            await world.isolate.socket(b"/ws-refuse", [(b"host", b"local")], [])
         assert refused.value.status in (403, 426)
         assert refused.value.body
 
