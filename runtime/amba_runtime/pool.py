@@ -115,7 +115,14 @@ class Slot:
         return isolate.idle() if isolate is not None and isolate.alive else None
 
     async def exchange(self, *, fresh: bool = False) -> Exchange:
-        """A way to send one request. Raises WireError when no isolate can be had."""
+        """A way to send one request. Raises WireError when no isolate can be had.
+
+        Args:
+            fresh: the last one was closed before the request was read, perhaps because the
+                isolate ended: its news are waited for.
+        """
+        if fresh:
+            await self.cause()
         isolate = await self.ready()
         try:
             return await isolate.exchange(fresh=fresh)

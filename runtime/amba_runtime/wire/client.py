@@ -24,6 +24,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_asked",
         "_began",
         "_begun",
         "_body_expected",
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._head: asyncio.Future[None] | None = None
         self._begun: Callable[[], None] | None = None
         self._failure: WireError | None = None
+        self._asked = False
         self._began = False
         self._reusable = False
         self._body_expected = True
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers = []
         self._inbox = Inbox(self._transport)
+        self._asked = True
         self._head = None
         self._begun = None
         self._failure = None
@@ -158,7 +161,7 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """Give the connection back; it is kept only when the exchange ended cleanly."""
         if self._reusable and not self.lost:
-            self._head = None
+            self._asked = False
             self._owner.put(self)
         else:
             self.abort()
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        if parser is None or self._head is None:  # nobody asked: it must not answer the next one
+        if parser is None or not self._asked:  # nobody asked: it must not answer the next one
             self.abort()
             return
         try:

@@ -103,11 +103,18 @@ class Server:
     async def open(self) -> None:
         """Bind (mode 0600, inside a private directory) and accept."""
         listener = listen_unix(self.path)
-        self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _ServerProtocol(self._handler, self._protocols, self.name),
-            sock=listener,
-            backlog=limits.WIRE_BACKLOG.value,  # asyncio would set it back to 100
-        )
+        try:
+            server = await asyncio.get_running_loop().create_unix_server(
+                lambda: _ServerProtocol(self._handler, self._protocols, self.name),
+                sock=listener,
+                backlog=limits.WIRE_BACKLOG.value,  # asyncio would set it back to 100
+                start_serving=False,
+            )
+        except BaseException:
+            listener.close()
+            raise
+        self._server = server  # known before the first wait: `close` has what a cancel leaves
+        await server.start_serving()
 
     async def close(self) -> None:
         """Stop accepting, cancel the handlers at work, remove the socket file."""

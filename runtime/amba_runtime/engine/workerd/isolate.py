@@ -374,9 +374,16 @@ class WorkerdSocket:
 
 
 def _last_words(lines: Sequence[str]) -> str:
-    """The line of a dead engine's stderr that says most: V8 frames its own with `#`."""
-    words = [line.strip("# \t") for line in lines]
-    fatal = [line for line in words if "fatal" in line.lower() and "error in ," not in line]
+    """The line of a dead engine's stderr that says most.
+
+    V8 frames what was fatal with `#`; workerd names a signal and then prints its own stack.
+    """
+    words = [line.strip("# \t") for line in lines if not line.startswith("stack:")]
+    fatal = [
+        line
+        for line in words
+        if ("fatal" in line.lower() and "error in ," not in line) or "Received signal" in line
+    ]
     last = [line for line in words if line]
     return (fatal or last or ["it said nothing"])[-1]
 
