@@ -196,11 +196,10 @@ class Dispatcher:
         exchange = call.express(self._settled)
         if exchange is None:
             return False
-        self._waiting[call] = _Offer(exchange, whole, promote)
+        loop = asyncio.get_running_loop()
+        self._waiting[call] = _Offer(exchange, whole, promote, loop.time())
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(
-                limits.DISCONNECT_WATCH_S.value, self._promote_slow
-            )
+            self._sweep = loop.call_later(limits.DISCONNECT_WATCH_S.value, self._promote_slow)
         return True
 
     def _settled(self, call: Call) -> None:
@@ -211,15 +210,15 @@ class Dispatcher:
     def _promote_slow(self) -> None:
         """Let those that have waited take the long way; look again while any wait."""
         self._sweep = None
-        horizon = self._clock.monotonic_s() - limits.DISCONNECT_WATCH_S.value
-        for call in list(self._waiting):
-            if call.started_s > horizon:
+        loop = asyncio.get_running_loop()
+        horizon = loop.time() - limits.DISCONNECT_WATCH_S.value
+        for call, offer in list(self._waiting.items()):
+            if offer.since_s > horizon:
                 break  # in order of their beginning
-            self._promote(call, self._waiting.pop(call))
+            del self._waiting[call]
+            self._promote(call, offer)
         if self._waiting:
-            self._sweep = asyncio.get_running_loop().call_later(
-                limits.DISCONNECT_WATCH_S.value, self._promote_slow
-            )
+            self._sweep = loop.call_later(limits.DISCONNECT_WATCH_S.value, self._promote_slow)
 
     def _promote(self, call: Call, offer: _Offer) -> None:
         offer.exchange.notify(None)
@@ -239,6 +238,8 @@ class _Offer:
     exchange: Exchange
     whole: Whole
     promote: Callable[[App], None]
+    since_s: float
+    """On the loop's own clock."""
 
 
 async def _show_broken(

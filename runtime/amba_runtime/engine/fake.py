@@ -208,8 +208,8 @@ class FakeIsolate:
         return Description(("fetch",), "object", Tell())
 
     def idle(self) -> FakeExchange | None:
-        """None is kept."""
-        return None
+        """A new one, as if it had been kept; None once it has ended."""
+        return FakeExchange(self) if self._alive else None
 
     async def exchange(self, *, fresh: bool = False) -> FakeExchange:
         """A new one each time."""
