@@ -400,8 +400,9 @@ class Cycle(RequestResponseCycle):
         self.on_response = _nothing
 
     def _break_off(self) -> None:
-        if self._until_close:
-            # only the end of the connection ends this body: a reset is no end
+        if self._until_close or self.flow.write_paused:
+            # only the end of the connection ends such a body: a reset is no end;
+            # and one that the client does not read would never be flushed
             peer: socket.socket = self.transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()

@@ -52,6 +52,7 @@ class Relay:
         "_reader",
         "_receive",
         "_released",
+        "_sender",
         "_timer",
         "_uploaded",
         "_whole",
@@ -84,6 +85,7 @@ class Relay:
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._cut: asyncio.TimerHandle | None = None
+        self._sender: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._deadline_s = 0.0
         self._first_byte_s = 0.0
@@ -194,6 +196,9 @@ class Relay:
             if left_s <= 0:
                 self.timed_out = True
                 self.exchange.abort()
+                sender, self._sender = self._sender, None
+                if sender is not None and sender.cancel():
+                    sender.uncancel()  # ours alone: `_pass_on` turns it into an error
                 return
             self._timer = self._loop.call_later(left_s, self._tick)
 
@@ -227,16 +232,27 @@ class Relay:
         if self._idle_s:
             self._deadline_s = self._loop.time() + self._idle_s
             self._timer = self._loop.call_later(self._idle_s, self._tick)
-        first = exchange.take()
         # the head goes out now, also when the guest takes its time with the body
-        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await self._pass_on(exchange.take())
         while body := await exchange.read():
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            if self._idle_s:
-                self._deadline_s = self._loop.time() + self._idle_s
+            await self._pass_on(body)
         self._disarm()
         await send({"type": "http.response.body", "body": b""})
         self._release()
+
+    async def _pass_on(self, body: bytes) -> None:
+        """Send a piece and start the idle clock anew; a caller that takes none is cut off too."""
+        self._sender = asyncio.current_task()
+        try:
+            await self.send({"type": "http.response.body", "body": body, "more_body": True})
+        except asyncio.CancelledError:
+            if self._sender is not None or not self.timed_out:
+                raise
+            raise WireError("the caller does not read") from None
+        finally:
+            self._sender = None
+        if self._idle_s:
+            self._deadline_s = self._loop.time() + self._idle_s
 
     def discard(self) -> None:
         """The guest's answer is not wanted."""

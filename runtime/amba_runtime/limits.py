@@ -251,7 +251,7 @@ UNIX_PATH_BYTES = Limit(103, "bytes", "path of a Unix socket (macOS; Linux has 1
 
 # --- engines that end, and sockets that close ---
 RESTART_PATIENCE_S = Deadline(1.0, "a request waits for a rested restart; else 503", "ours")
-DEATH_NEWS_S = Deadline(0.1, "between a broken connection and its engine's exit code", "ours")
+DEATH_NEWS_S = Deadline(0.3, "between a broken connection and its engine's exit code", "ours")
 CUT_BODY_S = Deadline(0.25, "a guest handles that its caller left in mid-upload", "ours")
 WEBSOCKET_CLOSE_S = Deadline(1.0, "a guest answers a close frame", "ours")
 

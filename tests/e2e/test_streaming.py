@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -93,11 +94,13 @@ def test_a_big_message_goes_both_ways(dev: Streams) -> None:
 
 
 def test_a_message_past_the_limit_is_refused(dev: Streams) -> None:
-    """32 MiB and a byte: close code 1009, and the server serves on (limits.WEBSOCKET_BYTES)."""
+    """32 MiB and a byte end the socket, and the server serves on (limits.WEBSOCKET_BYTES)."""
     with dial(dev, f"{AT}/ws") as guest:
-        with pytest.raises(ConnectionClosed):
+        with contextlib.suppress(ConnectionClosed):
             guest.send(b"x" * (32 * MIB + 1))
+        with pytest.raises(ConnectionClosed):
             guest.recv(10)
+        # 1006 where the caller was still sending when we closed
         assert guest.close_code in (1009, 1006)
     assert dev.get(f"{AT}/").status == 200
 
@@ -414,6 +417,18 @@ def test_a_slow_reader_holds_the_guest_back(dev: Streams) -> None:
     assert dev.memory_bytes() - before < 8 * MIB
 
 
+def test_a_caller_that_never_reads_is_cut_off(dev: Streams) -> None:
+    """After `idle_ms` in which it took nothing its connection is reset (row A7)."""
+    with RawClient(dev.port, buffer_bytes=65536) as client:
+        client.begin("GET", f"/fn/local/impatient/download?bytes={64 * MIB}&m=never-reads")
+        pieces = client.pieces(client.head()[1])
+        next(pieces)
+        assert dev.request("m=never-reads")["outcome"] == "exceededWallTime"
+        with pytest.raises((BrokenTransfer, ConnectionResetError)):
+            list(pieces)
+    assert dev.line("m=never-reads", "download cancelled")[1] > 32 * MIB
+
+
 def test_a_slow_guest_holds_the_caller_back(dev: Streams) -> None:
     """What the guest has not read is not taken from the caller: our memory stays flat."""
     before = dev.memory_bytes()
@@ -567,7 +582,23 @@ def test_a_request_that_kills_its_engine_is_run_once(dev: Streams, method: str) 
 # --- what a guest can do wrong ---------------------------------------------------------------
 
 
-THROWN = ["error", "string", "null", "undefined", "number", "symbol", "proxy", "cyclic", "cause", "cyclic-cause", "huge", "hostile-stack", "stack-object", "newline", "unicode"]
+THROWN = [
+    "error",
+    "string",
+    "null",
+    "undefined",
+    "number",
+    "symbol",
+    "proxy",
+    "cyclic",
+    "cause",
+    "cyclic-cause",
+    "huge",
+    "hostile-stack",
+    "stack-object",
+    "newline",
+    "unicode",
+]
 
 
 @pytest.mark.parametrize("route", ["throw", "reject"])
@@ -586,7 +617,8 @@ def test_whatever_is_thrown_becomes_the_envelope(dev: Streams, route: str, kind:
 
 
 @pytest.mark.parametrize(
-    "kind", ["string", "null", "number", "object", "proxy", "hostile-proxy", "hostile-thenable", "used"]
+    "kind",
+    ["string", "null", "number", "object", "proxy", "hostile-proxy", "hostile-thenable", "used"],
 )
 def test_whatever_is_no_response_becomes_the_envelope(dev: Streams, kind: str) -> None:
     """500 `unhandled_exception` for everything that is no Response, or a used one (row E23)."""

@@ -814,6 +814,9 @@ class Unread(FakeIsolate):
 
     exchanges_made = 0
 
+    def idle(self) -> FakeExchange | None:
+        return None
+
     async def exchange(self, *, fresh: bool = False) -> FakeExchange:
         self.exchanges_made += 1
         if self.exchanges_made == 1:

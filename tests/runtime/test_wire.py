@@ -212,13 +212,15 @@ def test_a_path_that_is_too_long_leaves_nothing_open(run: Run) -> None:
         ("GET", Response(299, [(b"a", b"b")], b""), b"HTTP/1.1 299 -\r\na: b\r\ncontent-length: 0"),
         ("HEAD", Response(200, [], b"abc"), b"content-length: 3\r\n\r\n"),
         ("GET", Response(204), b"HTTP/1.1 204 No Content\r\n\r\n"),
-        ("GET", Response(304, [], b"never"), b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"),
+        (
+            "GET",
+            Response(304, [], b"never"),
+            b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
+        ),
         ("GET", Response(200, [(b"content-length", b"2")], b"ab"), b"content-length: 2\r\n\r\nab"),
     ],
 )
-def test_how_an_answer_is_framed(
-    run: Run, method: str, response: Response, wanted: bytes
-) -> None:
+def test_how_an_answer_is_framed(run: Run, method: str, response: Response, wanted: bytes) -> None:
     """Lengths are computed unless they are given; no body where HTTP has none."""
 
     async def body(bench: Bench) -> None:
@@ -295,9 +297,7 @@ def test_a_body_past_its_limit_is_refused(run: Run) -> None:
     run(body)
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(WireError("odd"), 400), (ValueError("a bug"), 500)]
-)
+@pytest.mark.parametrize(("error", "status"), [(WireError("odd"), 400), (ValueError("a bug"), 500)])
 def test_a_handler_that_fails_is_answered_for(
     run: Run, error: Exception, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -333,9 +333,13 @@ def test_a_stream_that_fails_is_no_clean_end(run: Run, caplog: pytest.LogCapture
         await bench.serve(handler)
         connection = await bench.client().acquire()
         begin(connection)
-        with pytest.raises(WireError):
+
+        async def whole() -> bytes:
             await connection.head()
-            await rest(connection)
+            return await rest(connection)
+
+        with pytest.raises(WireError):
+            await whole()
 
     run(body)
     assert "half-way" in caplog.text
@@ -559,7 +563,9 @@ def test_a_tunnel_carries_raw_bytes(run: Run) -> None:
             assert request.upgrade
             assert request.header(b"upgrade") == b"echo"
             assert request.header(b"absent") is None
-            return Response(101, [(b"upgrade", b"echo"), (b"connection", b"upgrade")], tunnel=mirror)
+            return Response(
+                101, [(b"upgrade", b"echo"), (b"connection", b"upgrade")], tunnel=mirror
+            )
 
         await bench.serve(handler)
         reader, writer = await bench.raw()
@@ -971,11 +977,15 @@ def test_an_early_answer_survives_a_failed_write(run: Run) -> None:
         theirs.sendall(b"y" * size)
         theirs.close()
         connection.write(b"x" * 65536)  # before the loop has read a byte of the answer
-        with pytest.raises(WireError, match="while a body was being sent"):
+
+        async def upload() -> None:
             for _ in range(100):
                 connection.write(b"x" * 65536)
                 await connection.drain()
                 await asyncio.sleep(0)
+
+        with pytest.raises(WireError, match="while a body was being sent"):
+            await upload()
         await connection.head()
         assert connection.status == 200
         assert await rest(connection) == b"y" * size

@@ -63,7 +63,9 @@ class FakeStreams:
             case "/status":
                 return FakeResponse(status=int(query["code"]))
             case "/set-cookie":
-                return FakeResponse(headers=[(b"set-cookie", b"a=1; Path=/"), (b"set-cookie", b"b")])
+                return FakeResponse(
+                    headers=[(b"set-cookie", b"a=1; Path=/"), (b"set-cookie", b"b")]
+                )
             case "/throw":
                 raise TypeError("thrown on purpose")
             case "/log-mark":

@@ -10,7 +10,9 @@ from amba_runtime.engine.workerd import config
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 
 
-def rendered(code: str = "", *, storage: bool = False, env: tuple[tuple[str, str], ...] = ()) -> str:
+def rendered(
+    code: str = "", *, storage: bool = False, env: tuple[tuple[str, str], ...] = ()
+) -> str:
     manifest = Manifest(ProjectId("p"), FunctionName("f"), 1, env, storage, "2026-02-03")
     return config.render(
         manifest,

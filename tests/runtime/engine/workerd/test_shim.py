@@ -310,7 +310,9 @@ def test_streams_are_still_streams() -> None:
               await new Response(made).text(),
               ReadableStream.name,
               (() => { try { ReadableStream(); } catch (e) { return e.name; } })(),
-              (() => { try { new ReadableStream({ type: "odd" }); } catch (e) { return e.name; } })(),
+              (() => {
+                try { new ReadableStream({ type: "odd" }); } catch (e) { return e.name; }
+              })(),
             ]);
             """
         )
@@ -422,7 +424,10 @@ def test_a_handler_on_a_prototype_keeps_its_this() -> None:
 
     async def body(lab: Lab) -> None:
         source = """
-        class App { constructor() { this.word = "mine"; } fetch() { return new Response(this.word); } }
+        class App {
+          constructor() { this.word = "mine"; }
+          fetch() { return new Response(this.word); }
+        }
         export default new App();
         """
         assert (await ask(await lab.serving(source))).body == b"mine"
@@ -473,7 +478,18 @@ POLLUTION = [
     for holder in ("Object", "Array")
     for name in (
         *("toJSON", "then", "get", "set", "headers", "status", "request", "ctx", "log"),
-        *("lines", "errors", "size", "body", "name", "value", "0", "level", "webSocket", "answered"),
+        *(
+            "lines",
+            "errors",
+            "size",
+            "body",
+            "name",
+            "value",
+            "0",
+            "level",
+            "webSocket",
+            "answered",
+        ),
     )
     for trap in ("get() { return seen(this); }, set(v) { seen(v); }",)
 ] + [

@@ -1,0 +1,256 @@
+"""WebSockets between a caller and a guest: messages, close codes, and ends that break off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from amba_router.asgi import Message
+from amba_router.sockets import relay_socket
+from amba_runtime.engine.base import Refused, Surroundings
+from amba_runtime.engine.fake import FakeIsolate, FakeRequest, FakeResponse
+from amba_runtime.outcome import Outcome
+from amba_runtime.wire import Headers, Request, Response, WireError
+
+HIDDEN = frozenset({b"connection", b"upgrade", b"amba-run-tell"})
+
+
+class Guest:
+    """A guest's end: what it says is queued, what it hears is kept."""
+
+    def __init__(self) -> None:
+        self.subprotocol: str | None = "chat"
+        self.headers: Headers = [
+            (b"x-own", b"1"),
+            (b"upgrade", b"websocket"),
+            (b"sec-websocket-accept", b"secret"),
+            (b"amba-run-tell", b"{}"),
+        ]
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.heard: list[str | bytes] = []
+        self.closed: list[tuple[int, str]] = []
+        self.deaf = False
+        self.news = asyncio.Event()
+        self._says: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+
+    def says(self, message: str | bytes) -> None:
+        self._says.put_nowait(message)
+
+    def ends(self, code: int | None, reason: str = "") -> None:
+        """Its side closes; what is sent to it afterwards fails."""
+        self.close_code, self.close_reason, self.deaf = code, reason, True
+        self._says.put_nowait(None)
+
+    async def send(self, message: str | bytes) -> None:
+        if self.deaf:
+            raise WireError("the guest closed the WebSocket")
+        self.heard.append(message)
+        self.news.set()
+
+    async def receive(self) -> str | bytes | None:
+        return await self._says.get()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+
+async def nobody(request: FakeRequest) -> FakeResponse:
+    return FakeResponse()
+
+
+async def nowhere(request: Request) -> Response:
+    return Response(403)
+
+
+class SocketIsolate(FakeIsolate):
+    """A fake isolate that opens sockets to one guest."""
+
+    def __init__(self, guest: Guest) -> None:
+        surroundings = Surroundings(nowhere, None, lambda label, tell: None, lambda reason: None)
+        super().__init__(nobody, surroundings)
+        self.guest = guest
+        self.asked: list[tuple[bytes, Headers, list[str]]] = []
+
+    async def socket(self, target: bytes, headers: Headers, subprotocols: Sequence[str]) -> Guest:
+        self.asked.append((target, headers, list(subprotocols)))
+        return self.guest
+
+
+class Rig:
+    """A caller, a guest, and the relay between them."""
+
+    def __init__(self) -> None:
+        self.guest = Guest()
+        self.isolate: FakeIsolate = SocketIsolate(self.guest)
+        self.sent: list[Message] = []
+        self.refuses_to_listen = False
+        self._coming: asyncio.Queue[Message] = asyncio.Queue()
+        self._coming.put_nowait({"type": "websocket.connect"})
+
+    def hears(self, **message: Any) -> None:
+        """Something comes from the caller."""
+        self._coming.put_nowait({"type": "websocket.receive", **message})
+
+    def leaves(self, **facts: Any) -> None:
+        self._coming.put_nowait({"type": "websocket.disconnect", **facts})
+
+    async def receive(self) -> Message:
+        return await self._coming.get()
+
+    async def send(self, message: Message) -> None:
+        if self.refuses_to_listen:
+            raise OSError("the caller is gone")
+        self.sent.append(message)
+        self.guest.news.set()
+
+    async def until(self, there: Callable[[], bool]) -> None:
+        """Wait for what either side got."""
+        while not there():
+            self.guest.news.clear()
+            await self.guest.news.wait()
+
+    async def relay(self) -> tuple[int, Outcome]:
+        return await relay_socket(
+            self.isolate,
+            b"/path",
+            [(b"host", b"h")],
+            ["chat", "other"],
+            self.receive,
+            self.send,
+            not_passed_on=HIDDEN,
+        )
+
+
+def run(body: Callable[[Rig], Coroutine[Any, Any, None]]) -> Rig:
+    rigs: list[Rig] = []
+
+    async def main() -> None:
+        rigs.append(Rig())
+        async with asyncio.timeout(5):
+            await body(rigs[0])
+
+    asyncio.run(main())
+    return rigs[0]
+
+
+def test_messages_pass_both_ways() -> None:
+    """Text as text, bytes as bytes, in order; the head is filtered, the subprotocol chosen."""
+
+    async def body(rig: Rig) -> None:
+        rig.guest.says("first")
+        rig.guest.says(b"\x00")
+        rig.guest.says("")
+        relaying = asyncio.create_task(rig.relay())
+        rig.hears(text="hi", bytes=None)
+        rig.hears(bytes=b"\xff")
+        rig.hears(text="")
+        await rig.until(lambda: len(rig.guest.heard) == 3 and len(rig.sent) == 4)
+        rig.leaves(code=1000, reason="bye")
+        assert await relaying == (101, Outcome.OK)
+
+    rig = run(body)
+    assert rig.guest.heard == ["hi", b"\xff", ""]
+    assert rig.guest.closed == [(1000, "bye")]
+    assert rig.sent == [
+        {"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"x-own", b"1")]},
+        {"type": "websocket.send", "text": "first"},
+        {"type": "websocket.send", "bytes": b"\x00"},
+        {"type": "websocket.send", "text": ""},
+    ]
+    assert isinstance(rig.isolate, SocketIsolate)
+    assert rig.isolate.asked == [(b"/path", [(b"host", b"h")], ["chat", "other"])]
+
+
+@pytest.mark.parametrize(
+    ("code", "sent"), [(1000, 1000), (4321, 4321), (None, 1000), (1005, 1000), (1006, 1011)]
+)
+def test_the_guests_close_is_told(code: int | None, sent: int) -> None:
+    """Its own code, or the one that may stand for none and for an engine that ended."""
+
+    async def body(rig: Rig) -> None:
+        rig.guest.ends(code, "why")
+        assert await rig.relay() == (101, Outcome.OK)
+
+    rig = run(body)
+    assert rig.sent[-1] == {"type": "websocket.close", "code": sent, "reason": "why"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "closed", "outcome"),
+    [
+        ({"code": 1000, "reason": "done"}, (1000, "done"), Outcome.OK),
+        ({"code": 4000, "reason": ""}, (4000, ""), Outcome.OK),
+        ({"code": 1005, "reason": ""}, (1000, ""), Outcome.OK),
+        ({"code": 1012}, (1012, ""), Outcome.OK),
+        ({"code": 1005}, (1006, ""), Outcome.CANCELED),
+        ({"code": 1006}, (1006, ""), Outcome.CANCELED),
+        ({}, (1006, ""), Outcome.CANCELED),
+    ],
+)
+def test_the_callers_close_is_told(
+    facts: dict[str, Any], closed: tuple[int, str], outcome: Outcome
+) -> None:
+    """A close frame is a close; a connection that was lost without one broke off."""
+
+    async def body(rig: Rig) -> None:
+        rig.leaves(**facts)
+        assert await rig.relay() == (101, outcome)
+
+    assert run(body).guest.closed == [closed]
+
+
+def test_a_caller_that_cannot_be_told_broke_off() -> None:
+    """A send that fails ends the guest's side as broken."""
+
+    async def body(rig: Rig) -> None:
+        rig.refuses_to_listen = True
+        assert await rig.relay() == (101, Outcome.CANCELED)
+
+    assert run(body).guest.closed == [(1006, "")]
+
+
+def test_what_comes_after_the_guests_close_is_dropped() -> None:
+    """The caller was about to hear of it."""
+
+    async def body(rig: Rig) -> None:
+        rig.guest.deaf = True
+        rig.hears(text="too late")
+        relaying = asyncio.create_task(rig.relay())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        rig.guest.ends(1000)
+        assert await relaying == (101, Outcome.OK)
+
+    rig = run(body)
+    assert rig.guest.heard == []
+    assert rig.sent[-1]["code"] == 1000
+
+
+def test_a_refusal_is_for_the_dispatcher() -> None:
+    """Nothing was sent to the caller yet."""
+
+    async def body(rig: Rig) -> None:
+        surroundings = Surroundings(nowhere, None, lambda label, tell: None, lambda reason: None)
+        rig.isolate = FakeIsolate(nobody, surroundings)
+        with pytest.raises(Refused) as refused:
+            await rig.relay()
+        assert refused.value.status == 426
+
+    assert run(body).sent == []
+
+
+def test_a_relay_that_is_cancelled_closes_the_guest() -> None:
+    """A server that stops leaves no socket open behind it."""
+
+    async def body(rig: Rig) -> None:
+        relaying = asyncio.create_task(rig.relay())
+        await rig.until(lambda: bool(rig.sent))
+        relaying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await relaying
+
+    assert run(body).guest.closed == [(1001, "")]
