@@ -634,6 +634,31 @@ def test_no_return_is_no_response(dev: Streams) -> None:
     assert error["message"] == "the fetch handler did not return a Response"
 
 
+@pytest.mark.parametrize("code", ["0", "99", "101", "199", "600", "1000", "NaN", "-1"])
+def test_a_status_that_is_none_becomes_the_envelope(client: RawClient, code: str) -> None:
+    """What the Workers API lets nobody say is a throw, and one answer on the wire (row A11)."""
+    answer = client.ask("GET", f"{AT}/status?code={code}")
+    assert answer.status == 500
+    assert json.loads(answer.body)["error"]["code"] == "unhandled_exception"
+    assert client.ask("GET", f"{AT}/").status == 200
+
+
+@pytest.mark.parametrize("text", ["a%0D%0Ax-forged:%201", "a%0Ax-forged:%201", "a%00b"])
+def test_a_line_break_in_a_header_goes_nowhere(client: RawClient, text: str) -> None:
+    """A function cannot write a header line that it has not named (row A11)."""
+    answer = client.ask("GET", f"{AT}/redirect?to=/{text}")
+    assert answer.header("x-forged") is None
+    assert client.ask("GET", f"{AT}/").status == 200
+
+
+def test_an_endless_head_of_an_answer_is_refused(client: RawClient) -> None:
+    """800 KB of response headers pass the wire's limit: 502, and the function serves on (A11)."""
+    answer = client.ask("GET", f"{AT}/many-headers?count=100&bytes=8000&m=endless-head")
+    assert answer.status == 502
+    assert json.loads(answer.body)["error"]["code"] == "upstream_failure"
+    assert client.ask("GET", f"{AT}/many-headers?count=100&bytes=100").status == 200
+
+
 def test_a_thenable_is_awaited(dev: Streams) -> None:
     """What behaves like a promise is one."""
     assert dev.get(f"{AT}/bad-response?kind=thenable").body == b"from a thenable\n"

@@ -27,6 +27,11 @@ from amba_runtime.outcome import Outcome
 from amba_runtime.pool import Slot
 from amba_runtime.wire import Headers
 
+
+def _quiet(*_: Any) -> None:
+    """Late lines are another test's."""
+
+
 HOST = (b"host", b"local.fn.localhost:8787")
 ID = ProjectId("11111111-2222-4333-8444-555555555555")
 
@@ -66,7 +71,7 @@ class Rig:
         self.told: list[Invocation] = []
         clock = ManualClock()
         journal = Journal()
-        journal.listen(self.told.extend, lambda *_: None)
+        journal.listen(self.told.extend, _quiet)
         self.journal = journal
         projects = Projects()
         identities = Identities(ID, session_key=b"k" * 32, clock=clock)
@@ -138,7 +143,7 @@ def on_rig(handler: Handler, body: Callable[[Rig], Awaitable[None]]) -> None:
             limits_=FunctionLimits.dev(),
             egress=nowhere,
             storage=None,
-            late=lambda *_: None,
+            late=_quiet,
             clock=ManualClock(),
         )
         await slot.start()
