@@ -173,6 +173,7 @@ class DevServer:
             say()
         self._warn(found.warnings)
         self._warn(self._secrets.warnings)
+        self._warn_of_limits()
         if not self._functions:
             self._say.warn(
                 f"{options.path} holds no functions yet: save one as hello.js, such as\n  "
@@ -211,6 +212,14 @@ class DevServer:
     def _warn(self, messages: Iterable[str]) -> None:
         for message in messages:
             self._say.warn(message)
+
+    def _warn_of_limits(self) -> None:
+        """A limit that is set and not guarded yet must not look as if it were."""
+        config = self._config
+        named = {*config.limits, *(n for f in config.functions.values() for n in f.limits)}
+        idle = sorted(named - limits.ENFORCED)
+        if idle:
+            self._say.warn(f"set, but nothing enforces them in this release: {', '.join(idle)}")
 
     # what is served
 
@@ -273,7 +282,10 @@ class DevServer:
             ):
                 return  # half-saved, or removed: the next change tells
             text = render_errors(error.errors)
+            said = function.route.broken
             self._break(function, f"the newest source does not build: {error.message}", text)
+            if function.route.broken == said:
+                return  # one save can be several changes
             errors = [asdict(e) for e in error.errors]
             self._tell(lambda: self._say.build_failed(name, errors, text))
             return
@@ -407,6 +419,7 @@ class DevServer:
         before, self._config = self._config, config
         self._secrets = secrets
         self._warn(secrets.warnings)
+        self._warn_of_limits()
         if (before.project_slug, before.egress_allow) != (config.project_slug, config.egress_allow):
             self._say.warn("the project's slug and [egress] allow take effect at the next start")
         await self._rediscover(project)

@@ -135,6 +135,10 @@ SETTINGS = (
 """The 13 limits of interface.md section 4, in its order."""
 
 
+ENFORCED = frozenset({"first_byte_ms", "idle_ms", "request_body_mib"})
+"""The others are read, checked and kept, and guarded from the walls issue on."""
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionLimits:
     """The limits in force for one function; units in the names, 0 = off (the four clocks only)."""

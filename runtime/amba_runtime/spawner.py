@@ -131,9 +131,10 @@ class Spawner:
     def _handle(self, message: dict[str, Any]) -> None:
         if "exit" in message:
             exited = self._exits.pop(message["exit"], None)
-            if exited is None:
+            if exited is None and self._pending:
+                # it ended before `spawn` was told that it began
                 self._early[message["exit"]] = message["code"]
-            else:
+            elif exited is not None:
                 exited(message["code"])
             return
         answer = self._pending.get(message["id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,9 +26,14 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     (folder / "busy.js").write_text(
         "export default { fetch: () => new Promise(() => setInterval(() => {}, 1000)) };"
     )
-    server = Dev(folder, "--ephemeral", data_home=tmp_path / "data")
-    yield server
-    server.close()
+    # a server that is killed leaves its private folder: it goes with ours (and a socket's path
+    # is short)
+    with tempfile.TemporaryDirectory(prefix="o-") as short:
+        server = Dev(
+            folder, "--ephemeral", data_home=tmp_path / "data", environment={"TMPDIR": short}
+        )
+        yield server
+        server.close()
 
 
 def left(processes: Sequence[psutil.Process], *, within_s: float) -> list[str]:

@@ -415,3 +415,17 @@ def test_beyond_loopback_a_token_is_needed(folder: Path, data_home: Path) -> Non
             with contextlib.closing(connection):
                 connection.request("GET", "/fn/local/hello", headers=fields)
                 assert connection.getresponse().status == status
+
+
+@pytest.mark.slow
+def test_a_limit_that_nothing_enforces_is_told(tmp_path: Path) -> None:
+    """It must not look as if it were guarded (interface.md 4)."""
+    folder = tmp_path / "functions"
+    folder.mkdir()
+    (folder / "hello.js").write_text(function("'x'"))
+    (folder / "amba.toml").write_text(
+        "[limits]\ncpu_ms = 5\nidle_ms = 900\n[functions.hello.limits]\nconcurrency = 1\n"
+    )
+    with Dev(folder, "--ephemeral", data_home=tmp_path / "data") as dev:
+        line = dev.said("nothing enforces them")
+        assert line.rstrip().endswith(": concurrency, cpu_ms")

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from amba_run.cli.options import json_option, print_json
+from amba_runtime.limits import ENFORCED
 
 if TYPE_CHECKING:
     from amba_run.config import ProjectConfig
-
-ENFORCED = frozenset({"first_byte_ms", "idle_ms", "request_body_mib"})
-"""The others are read, checked and kept, and guarded from the walls issue on."""
 
 
 @dataclass(frozen=True, slots=True)

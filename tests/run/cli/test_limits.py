@@ -8,8 +8,7 @@ from pathlib import Path
 from tests.run.cli.conftest import Command
 from tests.run.serving import function
 
-from amba_run.cli.limits import ENFORCED
-from amba_runtime.limits import SETTINGS
+from amba_runtime.limits import ENFORCED, SETTINGS
 
 
 def test_the_table_of_each_function(command: Command, tmp_path: Path) -> None:

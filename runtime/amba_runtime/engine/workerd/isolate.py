@@ -229,6 +229,8 @@ class WorkerdIsolate:
             await self._end()
             raise self._start_failed(str(error)) from None
         self._described = True
+        # it was read: secrets do not lie on the disk, whatever becomes of us
+        (self._folder / "worker.capnp").unlink(missing_ok=True)
         handlers = tuple(h for h in data.get("handlers", ()) if isinstance(h, str))
         return Description(handlers, str(data.get("default")), Tell.parse(str(data.get("startup"))))
 
