@@ -19,7 +19,17 @@ from amba_runtime.errors import UserCode
 from amba_runtime.manifest import Bundle
 
 from .esbuild import Esbuild, Reply, Request
-from .messages import REMOTE_REFUSED, BuildError, BuildFailed, fix_for, read_messages, unresolved
+from .messages import (
+    REMOTE_REFUSED,
+    BuildError,
+    BuildFailed,
+    fix_for,
+    fix_run_time_import,
+    is_run_time_import,
+    package_of,
+    read_messages,
+    unresolved,
+)
 from .portable import portable_names, rename_in_code, rename_in_map, rename_in_metafile
 
 __all__ = ["Build", "BuildError", "BuildFailed", "BuildOptions", "Minify", "build"]
@@ -55,6 +65,7 @@ _FLAGS = (
     "--log-override:unsupported-require-call=warning",
     *(f"--loader:{suffix}=text" for suffix in TEXT_SUFFIXES),
 )
+_RUN_TIME_ALLOWED = "--log-override:unsupported-dynamic-import=warning"
 _REMOTE = r"^(https?:)?//"
 _HANDLED = re.compile(r'Importing "([^"]*)" was allowed even though')
 _HELLO = 'export default { async fetch(req, env, ctx) { return new Response("hello") } }'
@@ -135,6 +146,7 @@ async def build(
             m[1]: w.file for w in warnings if (m := _HANDLED.match(w.message)) and _is_import(w)
         }
         left, warnings = _leftovers(dynamic, warnings, folder)
+        errors = await _say_who_leads_there(errors, request, esbuild)
         raise BuildFailed([*errors, *left], tuple(sorted(read)), warnings=warnings)
     return _finished(reply, folder, warnings)
 
@@ -143,14 +155,7 @@ def _finished(reply: Reply, folder: Path, warnings: tuple[BuildError, ...]) -> B
     metafile: dict[str, Any] = json.loads(reply.metafile)
     paths: list[str] = [*metafile["inputs"]]
     inputs = tuple(sorted({path for name in paths if (path := _input_path(name, folder))}))
-    # A `require()` that stays is no import: it throws when it is reached, in somebody's `try`.
-    external: dict[str, str] = {
-        item["path"]: name
-        for name, source in metafile["inputs"].items()
-        for item in source["imports"]
-        if item.get("external") and not item["kind"].startswith("require")
-    }
-    left, warnings = _leftovers(external, warnings, folder)
+    left, warnings = _leftovers(_external(metafile), warnings, folder)
     if left:
         raise BuildFailed(left, inputs, warnings=warnings)
     outputs = {Path(path).suffix: contents for path, contents in reply.outputs.items()}
@@ -162,6 +167,70 @@ def _finished(reply: Reply, folder: Path, warnings: tuple[BuildError, ...]) -> B
         metafile["outputs"][_OUTFILE]["bytes"] = len(code)
         account = rename_in_metafile(json.dumps(metafile).encode(), names)
     return Build(Bundle.of(code, source_map=source_map, metafile=account), inputs, warnings)
+
+
+def _external(metafile: dict[str, Any]) -> dict[str, str]:
+    """Specifiers of the imports that stand in the bundle, each with a file that imports it."""
+    # A `require()` that stays is no import: it throws when it is reached, in somebody's `try`.
+    stays = {
+        (item["path"], item["kind"])
+        for output in metafile["outputs"].values()
+        for item in output["imports"]
+        if item.get("external") and not item["kind"].startswith("require")
+    }
+    # Only to name the importer: imports that TypeScript dropped, as they were for types or for
+    # nothing, are "external" here too.
+    importers: dict[str, str] = {
+        item["path"]: name
+        for name, source in metafile["inputs"].items()
+        for item in source["imports"]
+        if item.get("external") and (item["path"], item["kind"]) in stays
+    }
+    return {specifier: importers.get(specifier, "") for specifier, _ in stays}
+
+
+async def _say_who_leads_there(
+    errors: tuple[BuildError, ...], request: Request, esbuild: Esbuild
+) -> tuple[BuildError, ...]:
+    """Imports at run time in somebody's package get the user's own imports of it as their fix."""
+    if not any(is_run_time_import(error) and package_of(error.file) for error in errors):
+        return errors
+    # Only to learn who imports whom: there is no metafile unless these errors are no errors. With
+    # others besides there is still none, and the fix stays the one without names.
+    allowed = replace(request, flags=(*request.flags, _RUN_TIME_ALLOWED))
+    reply = await esbuild.build(allowed)
+    if reply.errors:
+        return errors
+    inputs = json.loads(reply.metafile)["inputs"]
+    return tuple(
+        replace(error, fix=fix_run_time_import(error.file, _own_imports(inputs, error.file)))
+        if is_run_time_import(error) and package_of(error.file)
+        else error
+        for error in errors
+    )
+
+
+def _own_imports(inputs: dict[str, Any], target: str) -> tuple[tuple[str, str], ...]:
+    """The user's own imports by which `target` gets in, sorted: specifier, and the file it is in.
+
+    Args:
+        inputs: of the metafile.
+        target: the name of a package's file in it.
+    """
+    importers: dict[str, list[tuple[str, str]]] = {}
+    for name, source in inputs.items():
+        for item in source["imports"]:
+            importers.setdefault(item["path"], []).append((item.get("original", ""), name))
+    own: set[tuple[str, str]] = set()
+    seen, todo = {target}, [target]
+    while todo:
+        for specifier, name in importers.get(todo.pop(), ()):
+            if not package_of(name):
+                own.add((specifier, name))
+            elif name not in seen:
+                seen.add(name)
+                todo.append(name)
+    return tuple(sorted(own))
 
 
 def _leftovers(

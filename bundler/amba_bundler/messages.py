@@ -47,6 +47,7 @@ REMOTE_REFUSED = 'Cannot import "{path}": imports from a URL are not bundled'
 """Text of the error for an import that esbuild would leave in the bundle without a word."""
 
 _PACKAGE = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*(?=/|\Z)")
+_RUN_TIME_IMPORT = 'This "import" expression will not be bundled'
 _UNRESOLVED = re.compile(r'Could not resolve "([^"]*)"')
 _NO_LOADER = re.compile(r'No loader is configured for "([^"]*)" files: (.*)', re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -124,6 +125,11 @@ def unresolved(error: BuildError) -> str:
     """The specifier this error could not resolve, or ""."""
     match = _UNRESOLVED.match(error.message)
     return match[1] if match else ""
+
+
+def is_run_time_import(error: BuildError) -> bool:
+    """The error is of an `import()` whose name is known only at run time."""
+    return _RUN_TIME_IMPORT in error.message
 
 
 def render_errors(errors: Iterable[BuildError], *, kind: str = "error") -> str:
@@ -248,7 +254,9 @@ def _fix(text: str, place: _Place, notes: tuple[str, ...], folder: Path) -> str:
         return "Put the file into env.STORAGE, or its content into a .txt, .json or .ts file."
     if text.startswith("Cannot import") and "URL" in text:
         return "Install the package with npm and import it by name, or save the file beside yours."
-    if 'This "import" expression will not be bundled' in text:
+    if _RUN_TIME_IMPORT in text and package_of(place.file):
+        return fix_run_time_import(place.file, ())
+    if _RUN_TIME_IMPORT in text:
         return 'Write the path as a string: import("./file.js"). Imports at run time are refused.'
     if place.suggestion:
         return f"Did you mean {place.suggestion}?"
@@ -294,6 +302,23 @@ def fix_for(specifier: str, *, importer: str, notes: tuple[str, ...], folder: Pa
     if _installed(package[0], folder):
         return f'"{package[0]}" is installed, but has no such file: correct the path.'
     return f"npm install {package[0]}"
+
+
+def fix_run_time_import(file: str, own: Sequence[tuple[str, str]]) -> str:
+    """What to do about an `import()` of a computed name in a package, which the user cannot mend.
+
+    Args:
+        file: the package's file.
+        own: the user's own imports that lead there: specifier and file; empty when unknown.
+    """
+    most = limits.BUILD_OWN_IMPORTS.value
+    named = ", ".join(f'"{specifier}" ({name})' for specifier, name in own[:most])
+    more = f" and {len(own) - most} more" if len(own) > most else ""
+    remove = f"the import of {named}{more}" if own else "the import that leads there"
+    return (
+        f'The package "{package_of(file)}" imports a name known only at run time, which the '
+        f"platform refuses: remove {remove}, and use another package or code of your own instead."
+    )
 
 
 def _fix_node(name: str, importer: str) -> str:

@@ -131,6 +131,9 @@ class Call:
             slot.leave()
             await self._unreachable(send, error)
             return
+        except BaseException:
+            slot.leave()
+            raise
         relay = Relay(exchange, receive, send, limits=slot.limits, whole=self._whole())
         await self.follow(relay, length)
 
@@ -153,6 +156,8 @@ class Call:
             await self._answer(relay)
         except RelayFailed as failure:
             await self.refuse(relay.send, failure.outcome, failure.problem)
+        except Resting as error:
+            await self._unreachable(relay.send, error)
         except WireError as error:
             await self._broken(relay, relay.send, error)
         finally:
@@ -179,7 +184,12 @@ class Call:
         if exchange is None:
             return None
         slot.enter()
-        self._send_head(exchange, 0)
+        try:
+            self._send_head(exchange, 0)
+        except Exception:
+            slot.leave()
+            exchange.abort()
+            return None  # the long way meets the same fault, and has the words for it
         exchange.notify(lambda: done(self))
         return exchange
 
@@ -188,18 +198,28 @@ class Call:
 
         Returns:
             False, and nothing was done, for any other: `follow` takes it from here.
+
+        Raises:
+            Exception: `whole` failed; the event is told, and the connection given back.
         """
         if not exchange.complete:
             return False
-        outcome, tell, out = _read_head(exchange.headers)
+        try:
+            outcome, tell, out = _read_head(exchange.headers, self.slot.tell_header)
+        except Exception:
+            return False  # `follow` meets the same fault, where it can be answered
         if outcome is not Outcome.OK:
             return False
         status = exchange.status
         body = exchange.take()
         exchange.release()
         self.slot.leave()
-        if not whole(status, out, body):
-            status, outcome = 0, Outcome.CANCELED
+        try:
+            if not whole(status, out, body):
+                status, outcome = 0, Outcome.CANCELED
+        except Exception:
+            self.tell(0, Outcome.INTERNAL_ERROR, tell)
+            raise
         self.tell(status, outcome, tell)
         return True
 
@@ -209,13 +229,17 @@ class Call:
 
     async def _begin(self, length: int | None) -> Exchange:
         exchange = self.slot.idle() or await self.slot.exchange()
-        self._send_head(exchange, length)
+        try:
+            self._send_head(exchange, length)
+        except BaseException:
+            exchange.abort()
+            raise
         return exchange
 
     async def _answer(self, relay: Relay) -> None:
         """The guest's answer, or the one its outcome has; then the event."""
         exchange = relay.exchange
-        outcome, tell, out = _read_head(exchange.headers)
+        outcome, tell, out = _read_head(exchange.headers, self.slot.tell_header)
         if relay.gone:
             self.tell(0, Outcome.CANCELED, tell)
             return
@@ -319,7 +343,7 @@ class Call:
 
     async def _refused(self, send: Send, refusal: Refused) -> None:
         """The guest answered a WebSocket request with an ordinary response, or threw."""
-        outcome, tell, fields = _read_head(refusal.headers)
+        outcome, tell, fields = _read_head(refusal.headers, self.slot.tell_header)
         if outcome is not Outcome.OK:
             await self.refuse(send, outcome, None, tell=tell)
             return
@@ -340,18 +364,19 @@ class Call:
         await self.refuse(send, Outcome.INTERNAL_ERROR, None)
 
 
-def _read_head(headers: Headers) -> tuple[Outcome, Tell | None, Headers]:
+def _read_head(headers: Headers, tell_header: bytes) -> tuple[Outcome, Tell | None, Headers]:
     """The outcome and lines that the shim says, and the fields that the caller may see."""
     tell: Tell | None = None
     outcome = Outcome.OK
     out: Headers = []
     for field in headers:
         name = field[0]
-        if name in _NOT_PASSED_ON:
-            if name == b"amba-run-tell":
-                tell = Tell.parse(field[1])
-            elif name == b"amba-run-outcome":
+        if name == tell_header:
+            tell = Tell.parse(field[1])
+            if tell.threw:
                 outcome = Outcome.EXCEPTION
+            continue
+        if name in _NOT_PASSED_ON:
             continue
         out.append(field)
     return outcome, tell, out
@@ -359,8 +384,6 @@ def _read_head(headers: Headers) -> tuple[Outcome, Tell | None, Headers]:
 
 _NOT_PASSED_ON = frozenset(
     {
-        b"amba-run-tell",
-        b"amba-run-outcome",
         b"connection",
         b"keep-alive",
         b"proxy-connection",

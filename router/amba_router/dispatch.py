@@ -204,8 +204,14 @@ class Dispatcher:
 
     def _settled(self, call: Call) -> None:
         offer = self._waiting.pop(call, None)
-        if offer is not None and not call.finish(offer.exchange, offer.whole):
-            self._promote(call, offer)
+        if offer is None:
+            return
+        try:
+            if not call.finish(offer.exchange, offer.whole):
+                self._promote(call, offer)
+        except Exception as fault:
+            # we are in the engine connection's callback: the client's own task must tell it
+            offer.promote(_failing(fault))
 
     def _promote_slow(self) -> None:
         """Let those that have waited take the long way; look again while any wait."""
@@ -225,7 +231,14 @@ class Dispatcher:
 
         async def go_on(scope: Scope, receive: Receive, send: Send) -> None:
             limits_ = call.slot.limits
-            relay = Relay(offer.exchange, receive, send, limits=limits_, whole=offer.whole)
+            relay = Relay(
+                offer.exchange,
+                receive,
+                send,
+                limits=limits_,
+                whole=offer.whole,
+                since_s=offer.since_s,
+            )
             await call.follow(relay, 0)
 
         offer.promote(go_on)
@@ -240,6 +253,15 @@ class _Offer:
     promote: Callable[[App], None]
     since_s: float
     """On the loop's own clock."""
+
+
+def _failing(fault: Exception) -> App:
+    """An app that fails with `fault`, which the server logs and answers or cuts off."""
+
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise fault
+
+    return fail
 
 
 async def _show_broken(

@@ -26,30 +26,20 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from amba_router.asgi import App, Scope
-from amba_router.problem import BAD_HOST, BAD_REQUEST, Problem
+from amba_router.heads import (
+    HEAD_TOO_LARGE,
+    TARGET_TOO_LONG,
+    judge,
+    origin_form,
+    without_upgrade,
+)
+from amba_router.problem import BAD_REQUEST, Problem
 from amba_router.relay import Whole
 from amba_runtime import limits
 from amba_runtime.wire import Headers
 
 logger = logging.getLogger("amba.edge")
 
-_HEAD_TOO_LARGE = Problem(
-    431,
-    "HEADERS_TOO_LARGE",
-    "invalid_request",
-    f"the request head is larger than {limits.EDGE_HEAD.value // 1024} KiB "
-    f"or has more than {limits.EDGE_HEADERS.value} headers",
-)
-_TARGET_TOO_LONG = Problem(
-    414,
-    "URI_TOO_LONG",
-    "invalid_request",
-    f"the request target is longer than {limits.EDGE_TARGET.value // 1024} KiB",
-)
-_VERSION = Problem(505, "HTTP_VERSION", "invalid_request", "speak HTTP/1.1 (or 1.0)")
-_TRANSFER_ENCODING = Problem(
-    501, "TRANSFER_ENCODING", "invalid_request", "the only transfer coding taken is chunked"
-)
 _INTERNAL = Problem(500, "INTERNAL", "internal", "amba-run failed; its log says why")
 
 
@@ -57,10 +47,6 @@ Offer = Callable[[Scope, Whole, Callable[[App], None]], bool]
 """An app may take a request without a task: see `Dispatcher.offer`."""
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-
-_NEVER_IN_A_TARGET = b'#<>"'
-"""RFC 3986 allows none of these, browsers escape them, and workerd answers such a target itself,
-in its own words. It does the same for a backtick in a path, but takes one in a query."""
 
 
 class _Refused(Exception):
@@ -86,6 +72,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._closed_to_input = False
         self._replayed: bytes | None = None
         self._lingering: asyncio.TimerHandle | None = None
+        self._half_closed: asyncio.TimerHandle | None = None
         # the newest request, and the one that is being answered: pipelined ones wait between
         self._current: Cycle | None = None
         self._idle_since_s = 0.0
@@ -117,7 +104,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unfinished_bytes += len(data)
         most = limits.EDGE_HEAD.value + limits.EDGE_TARGET.value
         if self._unfinished_bytes > most and not self._closed_to_input:
-            self._refusal = _HEAD_TOO_LARGE
+            self._refusal = HEAD_TOO_LARGE
             self.send_400_response("")
 
     def _read_on(self, data: bytes) -> None:
@@ -146,7 +133,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         self.url += url
         if len(self.url) > limits.EDGE_TARGET.value:
-            self._refuse(_TARGET_TOO_LONG)
+            self._refuse(TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; a trailer is none."""
@@ -166,11 +153,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._progress = True
         parser: Any = self.parser  # gone only once the connection is
         version: str = parser.get_http_version()
-        problem = _judge(version, self.url, self.headers)
+        problem = judge(version, self.url, self.headers)
         if problem is not None:
             self._refuse(problem)
         method: str = parser.get_method().decode("ascii")
         before = self._current
+        if len(self.pipeline) >= limits.EDGE_PIPELINED.value:
+            self._refuse(BAD_REQUEST)  # what waits already is answered, then the connection ends
         upgrade: bool = parser.should_upgrade()
         if upgrade and self._should_upgrade():
             if before is not None and not before.response_complete:
@@ -179,10 +168,10 @@ class EdgeProtocol(HttpToolsProtocol):
             seen: Any = {"method": method, "headers": self.headers}
             self.scope = seen
             return
-        raw_path, mark, query = _origin_form(self.url).partition(b"?")
+        raw_path, mark, query = origin_form(self.url).partition(b"?")
         path = raw_path.decode("ascii")
         if upgrade:
-            self._replayed = _without_upgrade(method, self.headers)
+            self._replayed = without_upgrade(method, self.headers)
         cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
         scope: Any = {
             "type": "http",
@@ -197,7 +186,8 @@ class EdgeProtocol(HttpToolsProtocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": self.headers,
-            "extensions": {"amba.whole": cycle.whole},
+            # `whole` cannot wait: to a client that does not read, an answer goes by `send`
+            "extensions": {} if self.flow.write_paused else {"amba.whole": cycle.whole},
         }
         if mark and not query:
             scope["amba.bare_query"] = True
@@ -205,7 +195,11 @@ class EdgeProtocol(HttpToolsProtocol):
         self.cycle = self._current = cycle
         if before is None or before.response_complete:
             self._running = cycle
-            if self._offer is None or not self._offer(scope, cycle.whole, cycle.promote):
+            if (
+                self._offer is None
+                or self.flow.write_paused
+                or not self._offer(scope, cycle.whole, cycle.promote)
+            ):
                 self._start_asgi_task(cycle, self._app)
         else:
             self.flow.pause_reading()
@@ -225,11 +219,48 @@ class EdgeProtocol(HttpToolsProtocol):
         """The client left: the parent tells the newest request, which may still be waiting."""
         if self._lingering is not None:
             self._lingering.cancel()
+        if self._half_closed is not None:
+            self._half_closed.cancel()
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: one that has asked for all it wants may read its answer.
+
+        A client that left looks the same, and a guest's work must not go on for it. So only an
+        answer that has not begun is waited for, and not for long.
+
+        Returns:
+            True to keep our side open.
+        """
+        newest, running = self._current, self._running
+        if newest is None or newest.more_body or newest.response_complete or running is None:
+            return False
+        if running.response_started and not running.response_complete:
+            return False
+        newest.keep_alive = False
+        self._half_closed = self.loop.call_later(limits.EDGE_HALF_CLOSED_S.value, self._left)
+        return True
+
+    def _left(self) -> None:
+        running = self._running
+        if running is not None and not running.response_started:
+            self.transport.close()
+
+    def resume_writing(self) -> None:
+        """The client reads again: what was pipelined behind a large answer goes on."""
+        super().resume_writing()
+        running = self._running
+        if (
+            self.pipeline
+            and running is not None
+            and running.response_complete
+            and not self.transport.is_closing()
+        ):
+            self._start_asgi_task(*self.pipeline.pop())
 
     def shutdown(self) -> None:
         """The server ends."""
@@ -251,10 +282,11 @@ class EdgeProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            if not self.flow.write_paused:
+                self._start_asgi_task(*self.pipeline.pop())
             return
+        self.flow.resume_reading()
         self._idle_since_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
             keep_alive_s = limits.EDGE_KEEP_ALIVE_S.value
@@ -361,6 +393,7 @@ class Cycle(RequestResponseCycle):
         # the parent's fields, set here: its own way of setting them costs twice as much
         self.transport = edge.transport
         self.flow = edge.flow
+        self._pipeline = edge.pipeline
         self.logger = edge.logger
         self.access_log = False
         self.default_headers = edge.server_state.default_headers
@@ -425,13 +458,31 @@ class Cycle(RequestResponseCycle):
         else:
             self._continue(message.get("body", b""), more=message.get("more_body", False))
 
+    async def receive(self) -> Any:
+        """Give one ASGI message; reads on for it, unless enough requests wait already.
+
+        Reading is also how a client that leaves is noticed.
+        """
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            if len(self._pipeline) < limits.EDGE_PIPELINED.value:
+                self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = self.body, bytearray()
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
+
     def whole(self, status: int, headers: Headers, body: bytes) -> bool:
         """Send a complete answer, the same bytes as the two messages would; False: it left."""
         if self.disconnected:
             return False
         self._start(status, headers)
         self._continue(body, more=False)
-        return True
+        return not self.disconnected
 
     def _continue(self, body: bytes, *, more: bool) -> None:
         if not self.response_started or self.response_complete:
@@ -497,63 +548,5 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError("a response header holds a line break")
 
 
-def _without_upgrade(method: str, headers: Headers) -> bytes:
-    """A head with the same framing as a request's that asks for an upgrade."""
-    framing = (b"content-length", b"transfer-encoding")
-    lines = [b"%b: %b" % field for field in headers if field[0] in framing]
-    return b"\r\n".join([b"%b / HTTP/1.1" % method.encode(), *lines, b"", b""])
-
-
 def _nothing() -> None:
     """Lets go of the connection."""
-
-
-def _origin_form(url: bytes) -> bytes:
-    """The path and query of a request target that `_judge` has passed."""
-    if url[:1] == b"/":
-        return url
-    authority_and_path = url.partition(b"://")[2]
-    for at, byte in enumerate(authority_and_path):
-        if byte in b"/?":
-            rest = authority_and_path[at:]
-            return rest if rest[:1] == b"/" else b"/" + rest
-    return b"/"
-
-
-def _judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Problem | None:
-    """What is wrong with a request head, or None."""
-    if version not in ("1.1", "1.0"):
-        return _VERSION
-    if len(headers) > limits.EDGE_HEADERS.value:
-        return _HEAD_TOO_LARGE
-    host: bytes | None = None
-    lengths = codings = size = 0
-    for name, value in headers:
-        size += len(name) + len(value) + 4
-        if name == b"host":
-            if host is not None:
-                return BAD_HOST
-            host = value
-        elif name == b"content-length":
-            lengths += 1
-        elif name == b"transfer-encoding":
-            codings += 1
-            if value.lower() != b"chunked":
-                return _TRANSFER_ENCODING
-    if size > limits.EDGE_HEAD.value:
-        return _HEAD_TOO_LARGE
-    if host is None:
-        return BAD_HOST
-    if lengths + codings > 1 or (codings and version == "1.0"):
-        return BAD_REQUEST
-    if url[:1] != b"/":
-        # absolute-form: allowed, but it must name the same host (RFC 9112 section 3.2.2)
-        scheme, _, rest = url.partition(b"://")
-        authority = rest.partition(b"/")[0].partition(b"?")[0]
-        if scheme.lower() not in (b"http", b"https") or authority.lower() != host.lower():
-            return BAD_REQUEST
-    if len(url.translate(None, _NEVER_IN_A_TARGET)) != len(url):
-        return BAD_REQUEST
-    if b"`" in url and b"`" in url.partition(b"?")[0]:
-        return BAD_REQUEST
-    return None

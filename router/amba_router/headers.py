@@ -68,7 +68,11 @@ HOP_BY_HOP = frozenset(
 )
 """Meant for one connection only. Source: RFC 9110 section 7.6.1."""
 
-_OURS = HOP_BY_HOP | {b"host", b"content-length", b"expect", CONNECTING_IP}
+_OURS = HOP_BY_HOP | {
+    *(b"host", b"content-length", b"expect"),
+    # every spelling that a CGI-like reader folds into the one
+    *(b"cf%bconnecting%bip" % (one, other) for one in (b"-", b"_") for other in (b"-", b"_")),
+}
 """Dropped from what a caller sent: rebuilt by the dispatcher, or none of the worker's business."""
 
 

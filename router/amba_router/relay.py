@@ -37,6 +37,10 @@ class RelayFailed(Exception):
 class Relay:
     """One request's way through. `stop` at the end, always.
 
+    Args:
+        since_s: when the request was sent, on the loop's clock, for the first byte's deadline;
+            0.0 for now.
+
     Attributes:
         gone: the client left; set by whoever reads from it (`_pump` or `_watch`).
         timed_out: a deadline passed; set by `_tick`.
@@ -53,6 +57,7 @@ class Relay:
         "_receive",
         "_released",
         "_sender",
+        "_since_s",
         "_timer",
         "_uploaded",
         "_whole",
@@ -71,6 +76,7 @@ class Relay:
         *,
         limits: FunctionLimits,
         whole: Whole | None = None,
+        since_s: float = 0.0,
     ) -> None:
         self.exchange = exchange
         self.send = send
@@ -80,6 +86,7 @@ class Relay:
         self._receive = receive
         self._limits = limits
         self._whole = whole
+        self._since_s = since_s
         self._uploaded = True
         self._released = False
         self._reader: asyncio.Task[None] | None = None
@@ -93,7 +100,14 @@ class Relay:
 
     def again(self, exchange: Exchange) -> Relay:
         """The same request over another connection."""
-        return Relay(exchange, self._receive, self.send, limits=self._limits, whole=self._whole)
+        return Relay(
+            exchange,
+            self._receive,
+            self.send,
+            limits=self._limits,
+            whole=self._whole,
+            since_s=self._since_s,
+        )
 
     # request body
 
@@ -169,7 +183,8 @@ class Relay:
         head = self.exchange.head()
         if not head.done():
             self._first_byte_s = first_byte_s = self._limits.first_byte_ms / 1000
-            self._deadline_s = self._loop.time() + first_byte_s if first_byte_s else 0.0
+            if first_byte_s:
+                self._deadline_s = (self._since_s or self._loop.time()) + first_byte_s
             self._timer = self._loop.call_later(numbers.DISCONNECT_WATCH_S.value, self._tick)
         try:
             await head
@@ -221,7 +236,7 @@ class Relay:
             body = exchange.take()
             self._release()
             if self._whole is not None:
-                self._whole(status, headers, body)
+                self.gone = not self._whole(status, headers, body)
                 return
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})

@@ -17,7 +17,7 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Protocol, TextIO
 
 from amba_router.journal import Invocation
-from amba_run.stacks import mapped_stack
+from amba_run.stacks import mapped_message, mapped_stack
 from amba_runtime import limits
 from amba_runtime.admission import Violation
 from amba_runtime.outcome import GuestException, LogLine, Tell
@@ -155,7 +155,7 @@ class JsonReporter:
         for i in invocations:
             logs, exceptions = "[]", "[]"
             if i.tell is not None:
-                logs = json.dumps([log_json(line) for line in i.tell.logs])
+                logs = json.dumps([log_json(i.slot, line) for line in i.tell.logs])
                 exceptions = json.dumps([exception_json(i.slot, e) for e in i.tell.exceptions])
             cpu_ms = "null" if i.cpu_ms is None else i.cpu_ms
             lines.append(
@@ -173,7 +173,7 @@ class JsonReporter:
             "late",
             request_id=request_id,
             function=slot.manifest.name,
-            logs=[log_json(line) for line in tell.logs],
+            logs=[log_json(slot, line) for line in tell.logs],
             exceptions=[exception_json(slot, e) for e in tell.exceptions],
         )
 
@@ -191,9 +191,10 @@ class JsonReporter:
         self._err.close()
 
 
-def log_json(line: LogLine) -> dict[str, Any]:
-    """A console line as the wire of contract D.5 spells it."""
-    return {"Level": line.level, "Message": line.message, "TimestampMs": line.timestamp_ms}
+def log_json(slot: Slot | None, line: LogLine) -> dict[str, Any]:
+    """A console line as the wire of contract D.5 spells it, logged stacks mapped."""
+    message = mapped_message(slot, line.message)
+    return {"Level": line.level, "Message": message, "TimestampMs": line.timestamp_ms}
 
 
 def exception_json(slot: Slot | None, error: GuestException) -> dict[str, Any]:
@@ -291,7 +292,8 @@ class TerminalReporter:
     def _tell(self, slot: Slot | None, tell: Tell) -> str:
         lines: list[str] = []
         for line in tell.logs:
-            text = " ".join(m if isinstance(m, str) else json.dumps(m) for m in line.message)
+            message = mapped_message(slot, line.message)
+            text = " ".join(m if isinstance(m, str) else json.dumps(m) for m in message)
             colour = {"error": _RED, "warn": _YELLOW}.get(line.level, _CYAN)
             label = self._c(colour, line.level.ljust(5))
             lines.append(f"    {label} " + "\n          ".join(neutral(text).split("\n")) + "\n")

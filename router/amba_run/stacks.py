@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
+from amba_runtime import limits
 from amba_runtime.manifest import Bundle
 from amba_runtime.pool import Slot
 from amba_runtime.sourcemap import SourceMap
 
 SHIM_MODULES = frozenset({"shim.mjs", "prelude.mjs"})
 BUNDLE_MODULE = "fn.mjs"
+_FRAME = "\n    at "
 
 
 @lru_cache(maxsize=64)
@@ -23,6 +26,19 @@ def _parsed(source_map: bytes) -> SourceMap | None:
 def mapped_stack(slot: Slot | None, stack: str) -> str:
     """The stack in terms of the sources of this version; as it is where there is no map."""
     return stack if slot is None else stack_in_sources(slot.bundle, stack)
+
+
+def mapped_message(slot: Slot | None, message: list[Any]) -> list[Any]:
+    """A console line's arguments with the stacks among them mapped: errors logged, not thrown.
+
+    A text of more lines than a stack may have stays whole, as it is.
+    """
+    return [
+        mapped_stack(slot, m)
+        if isinstance(m, str) and _FRAME in m and m.count("\n") < limits.STACK_LINES.value
+        else m
+        for m in message
+    ]
 
 
 def stack_in_sources(bundle: Bundle, stack: str) -> str:

@@ -59,6 +59,11 @@ def key_bytes(size: int = 32) -> bytes:
     return os.urandom(size)
 
 
+def mark() -> str:
+    """Sixteen hex characters that a guest cannot guess: the name under which a shim tells us."""
+    return secrets.token_hex(8)
+
+
 def short_id() -> str:
     """Eight hex characters for names of private directories and sockets."""
     return secrets.token_hex(4)

@@ -219,6 +219,7 @@ ESBUILD_PACKET = Limit(256 * MIB, "bytes", "one answer of esbuild", "ours")
 ESBUILD_SAID = Limit(4 * KIB, "bytes", "what a dead esbuild said, kept for the message", "ours")
 BUILD_MESSAGES = Limit(200, "messages", "errors (and, apart, warnings) kept per build", "ours")
 BUILD_SOURCE_LINE = Limit(400, "characters", "a source line kept beside an error", "ours")
+BUILD_OWN_IMPORTS = Limit(3, "imports", "named that lead to a package's fault", "ours")
 SOURCE_MAP = Limit(32 * MIB, "bytes", "one source map", "contract D.2, the third part")
 STACK = Limit(64 * KIB, "characters", "a stack that is mapped; the rest is cut", "ours")
 STACK_LINES = Limit(200, "lines", "of one stack; the rest is cut", "ours")
@@ -263,7 +264,12 @@ WEBSOCKET_CLOSE_S = Deadline(1.0, "a guest answers a close frame", "ours")
 HOSTS_SEEN = Limit(512, "spellings", "of Host headers remembered as parsed", "ours")
 EDGE_LINGER_S = Deadline(1.0, "a refused client may read its answer before the end", "ours")
 EDGE_LINGER_BYTES = Limit(4 * MIB, "bytes", "of a refused client dropped unread", "ours")
+EDGE_PIPELINED = Limit(128, "requests", "wait behind one; more end it", "row A6 asks for 100")
+EDGE_HALF_CLOSED_S = Deadline(0.5, "an answer begins after its client ended its side", "ours")
 
 # --- what a guest tells, bounded again on our side ---
 LOG_DEPTH = Limit(64, "levels", "of nesting in one console line; else it is replaced", "ours")
 LOG_EXCEPTIONS = Limit(16, "exceptions", "kept per invocation", "ours")
+
+# --- what a killed process leaves ---
+SWEPT_ENTRIES = Limit(16_384, "entries", "of the temporary folder seen by a sweep", "ours")

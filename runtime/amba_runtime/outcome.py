@@ -83,14 +83,20 @@ class GuestException:
 
 @dataclass(slots=True)
 class Tell:
-    """Console lines and exceptions of one invocation, bounded by the shim and again here."""
+    """Console lines and exceptions of one invocation, bounded by the shim and again here.
+
+    `threw` says that there is no answer of the guest's: its handler ended in an exception.
+    """
 
     logs: list[LogLine] = field(default_factory=lambda: list[LogLine]())
     exceptions: list[GuestException] = field(default_factory=lambda: list[GuestException]())
+    threw: bool = False
 
     @classmethod
     def parse(cls, text: str | bytes) -> Tell:
         """Read what the shim wrote: `{"l": [[level, ms, [args]]], "e": [[name, msg, stack, ms]]}`.
+
+        `"o": "exception"` beside them stands for `threw`.
 
         The guest shares the shim's realm and may have written anything:
         what does not fit is dropped, nothing raises.
@@ -103,6 +109,7 @@ class Tell:
         if not isinstance(data, dict):
             return tell
         found = cast(dict[str, Any], data)
+        tell.threw = found.get("o") == "exception"
         for row in _rows(found.get("l"), 3):
             level, at, message = row
             if isinstance(level, str) and _is_list(message):

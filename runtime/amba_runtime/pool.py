@@ -86,6 +86,7 @@ class Slot:
             tell=lambda label, tell: late(self, label, tell),
             died=self._died,
         )
+        self.tell_header = self._surroundings.tell_header
 
     async def start(self) -> Description:
         """Start the first isolate and ask what it is.

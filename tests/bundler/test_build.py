@@ -254,6 +254,44 @@ def test_a_running_esbuild_builds_again_after_a_change(write: Write) -> None:
     assert two == one.replace(b"x_default = 1", b"x_default = 2")
 
 
+@pytest.mark.parametrize(
+    ("line", "used"),
+    [
+        ('import { Env } from "./_types"', "Env"),
+        ('import { Env } from "./_types-that-are-not-there"', "Env"),
+        ('import { Context } from "hono"', "Context"),
+        ('import { type ZodType } from "zod"', "ZodType"),
+        ('import { timeout } from "hono/timeout"', "unknown"),
+        ('import { R2Bucket } from "@cloudflare/workers-types"', "R2Bucket"),
+        ('import { Env } from "cloudflare:workers"', "Env"),
+    ],
+)
+def test_an_import_for_types_alone_is_none(line: str, used: str, write: Write) -> None:
+    """What TypeScript drops is not in the bundle, so it need not resolve (contract B, D.1)."""
+    folder = write({
+        "fn.ts": f"{line};\nexport default {{ fetch(r: Request, e: {used}) {{ return e }} }};",
+        "_types.ts": "export interface Env { A: string }",
+    })  # fmt: skip
+    (folder / "node_modules").symlink_to(_PACKAGES)
+    built = _build(folder / "fn.ts")
+    assert b"import" not in built.bundle.code
+    assert built.inputs == (folder.resolve() / "fn.ts",)
+    assert built.warnings == ()
+
+
+def test_a_dropped_import_hides_no_import_that_stays(write: Write) -> None:
+    """The same name for types in one file, and left over in another, is refused in the other."""
+    folder = write({
+        "fn.ts": 'import { Env } from "cloudflare:workers"; import { a } from "./z-dynamic";\n'
+        'import { b } from "./a-types"; export default { a, b, e: {} as Env }',
+        "a-types.ts": 'import { X } from "cloudflare:workers"; export const b = {} as X',
+        "z-dynamic.ts": 'export let a; try { a = await import("cloudflare:workers") } catch {}',
+    })  # fmt: skip
+    (error,) = _fail(folder / "fn.ts").errors
+    assert error.message == 'Could not resolve "cloudflare:workers"'
+    assert (error.file, error.line) == ("z-dynamic.ts", 1)
+
+
 # --- what is refused ---
 
 
@@ -348,6 +386,42 @@ def test_a_node_builtin_wanted_by_a_package_names_the_package(write: Write) -> N
     (error,) = _fail(folder / "fn.ts").errors
     assert error.file == "node_modules/@s/pack/index.js"
     assert 'the package "@s/pack" needs' in error.fix
+
+
+def test_an_import_at_run_time_in_a_real_package_names_the_way_there(write: Write) -> None:
+    """`hono/logger` is refused as in production, with what the user can mend (contract B)."""
+    folder = write({
+        "fn.ts": 'import { Hono } from "hono"; import { log } from "./log";\n'
+        "export default new Hono().use(log)",
+        "log.ts": 'import { logger } from "hono/logger"; export const log = logger()',
+    })  # fmt: skip
+    shutil.copytree(_PACKAGES / "hono", folder / "node_modules/hono")
+    failed = _fail(folder / "fn.ts")
+    (error,) = failed.errors
+    assert error.file == "node_modules/hono/dist/utils/color.js"
+    assert 'The package "hono" imports a name known only at run time' in error.fix
+    assert 'remove the import of "hono/logger" (log.ts), and use another package' in error.fix
+    assert failed.hint == error.fix
+
+
+def test_an_import_at_run_time_in_a_package_is_told_beside_other_errors(write: Write) -> None:
+    """Of many ways there the first are named, and none when the build fails besides."""
+    package = "export const a = (n) => import(n); export * from './back.js'"
+    files: dict[str, str | bytes] = {
+        "fn.ts": "".join(f'import "./{n}";' for n in range(5)),
+        **{f"{n}.ts": 'import { a } from "@s/pack"; a(0)' for n in range(5)},
+        "node_modules/@s/pack/index.js": package,
+        "node_modules/@s/pack/back.js": 'import "./index.js"; export let b = 1',
+    }
+    folder = write(files)
+    (error,) = _fail(folder / "fn.ts").errors
+    ways = ", ".join(f'"@s/pack" ({n}.ts)' for n in range(3))
+    assert 'package "@s/pack" imports a name known only' in error.fix
+    assert f"remove the import of {ways} and 2 more, and use" in error.fix
+    write({"4.ts": 'import { a } from "@s/pack"; import "zodd"; a(0)'})
+    fixes = {error.message[:20]: error.fix for error in _fail(folder / "fn.ts").errors}
+    assert fixes['Could not resolve "z'] == "npm install zodd"
+    assert "remove the import that leads there, and use" in fixes['This "import" expres']
 
 
 def test_an_import_that_stays_without_a_word_is_found(write: Write) -> None:

@@ -27,8 +27,18 @@ def _request(folder: Path, name: str = "fn.js") -> Request:
     return Request(folder / name, folder, flags, "^https:", "no {path}")
 
 
-def _children() -> list[psutil.Process]:
+_Children = Callable[[], list[psutil.Process]]
+
+
+def _alive() -> list[psutil.Process]:
     return [c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def children() -> _Children:
+    """Gives the living children that began in this test: other tests share servers that live on."""
+    before = {*_alive()}
+    return lambda: [child for child in _alive() if child not in before]
 
 
 def test_the_program_of_the_wheel_is_found() -> None:
@@ -63,7 +73,7 @@ def test_a_missing_program_says_what_to_do(tmp_path: Path, mode: int | None, wha
     ],
 )
 def test_another_program_is_refused_by_name(
-    program: Callable[[str], Path], source: str, why: str
+    program: Callable[[str], Path], source: str, why: str, children: _Children
 ) -> None:
     """A program that is not this esbuild gives PROGRAM_MISSING and its own last words."""
 
@@ -75,7 +85,7 @@ def test_another_program_is_refused_by_name(
         asyncio.run(start())
     assert caught.value.code == UserCode.PROGRAM_MISSING
     assert why in caught.value.message
-    assert _children() == []
+    assert children() == []
 
 
 def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
@@ -107,7 +117,7 @@ def _says(value: str) -> str:
 )
 @pytest.mark.slow
 def test_a_child_that_breaks_off_is_an_internal_error(
-    program: Callable[[str], Path], write: Write, source: str, why: str
+    program: Callable[[str], Path], write: Write, source: str, why: str, children: _Children
 ) -> None:
     """Dying or babbling in a build is BUNDLER_PROTOCOL, and leaves no child behind."""
     folder = write({"fn.js": "export default 1"})
@@ -119,11 +129,14 @@ def test_a_child_that_breaks_off_is_an_internal_error(
     with pytest.raises(InternalError, match=why) as caught:
         asyncio.run(build())
     assert caught.value.code == InternalCode.BUNDLER_PROTOCOL
-    assert _children() == []
+    assert children() == []
 
 
 def test_a_child_that_says_nothing_is_ended(
-    program: Callable[[str], Path], write: Write, monkeypatch: pytest.MonkeyPatch
+    program: Callable[[str], Path],
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    children: _Children,
 ) -> None:
     """Each wait has a deadline: for the version, for the build, and for the end."""
     folder = write({"fn.js": "export default 1"})
@@ -138,14 +151,14 @@ def test_a_child_that_says_nothing_is_ended(
 
     with pytest.raises(InternalError, match="did not answer"):
         asyncio.run(build())
-    assert _children() == []
+    assert children() == []
     monkeypatch.setattr(limits, "ESBUILD_START_S", short)
     with pytest.raises(UserError, match="did not say its version"):
         asyncio.run(Esbuild(program("while True: time.sleep(60)")).start())
-    assert _children() == []
+    assert children() == []
 
 
-def test_one_child_serves_many_builds(write: Write) -> None:
+def test_one_child_serves_many_builds(write: Write, children: _Children) -> None:
     """Builds take turns on one child, also when asked for at once, and `close` ends it."""
     folder = write({f"{n}.js": f"export default {n}" for n in range(8)})
 
@@ -156,22 +169,22 @@ def test_one_child_serves_many_builds(write: Write) -> None:
             )
             for number, reply in enumerate(replies):
                 assert f"default = {number};".encode() in next(iter(reply.outputs.values()))
-            assert len(_children()) == 1
+            assert len(children()) == 1
             await esbuild.close()
             await esbuild.close()
-            assert _children() == []
+            assert children() == []
 
     asyncio.run(build())
 
 
-def test_a_child_that_died_is_replaced(write: Write) -> None:
+def test_a_child_that_died_is_replaced(write: Write, children: _Children) -> None:
     """A killed esbuild costs nothing but the start of another."""
     folder = write({"fn.js": "export default 1"})
 
     async def build() -> None:
         async with Esbuild() as esbuild:
             first = await esbuild.build(_request(folder))
-            (child,) = _children()
+            (child,) = children()
             child.kill()
             assert await esbuild.build(_request(folder)) == first
 
@@ -224,7 +237,7 @@ def test_a_request_esbuild_refuses_is_an_internal_error(write: Write) -> None:
 
 
 def test_a_cancelled_start_leaves_no_child_half_greeted(
-    program: Callable[[str], Path], write: Write
+    program: Callable[[str], Path], write: Write, children: _Children
 ) -> None:
     """Cancelled before the version was said, the child is ended and not taken for a running one."""
     folder = write({"fn.js": "export default 1"})
@@ -232,12 +245,12 @@ def test_a_cancelled_start_leaves_no_child_half_greeted(
     async def build() -> None:
         slow = Esbuild(program("sys.stdin.read()"))
         task = asyncio.create_task(slow.build(_request(folder)))
-        while not _children():  # noqa: ASYNC110 - the child is the event
+        while not children():  # noqa: ASYNC110 - the child is the event
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert _children() == []
+        assert children() == []
         await slow.close()
 
     asyncio.run(build())

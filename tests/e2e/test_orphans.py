@@ -116,7 +116,7 @@ def test_private_folders_are_removed(dev: Dev) -> None:
     assert [oct(folder.stat().st_mode & 0o777) for folder in folders] == ["0o700"] * 2
     assert {oct(folder.parent.stat().st_mode & 0o777) for folder in folders} == {"0o700"}
     sockets = [path for folder in folders for path in folder.glob("*.sock")]
-    assert len(sockets) == 10
+    assert len(sockets) == 12
     assert {oct(path.stat().st_mode & 0o777) for path in sockets} == {"0o600"}
     assert dev.stop(signal.SIGTERM) == 0
     assert [folder for folder in folders if folder.exists()] == []

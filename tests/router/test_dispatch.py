@@ -658,6 +658,28 @@ def test_a_guest_that_throws() -> None:
     run(test, throws=throws, half=throws_half_a_pair, quiet=quiet)
 
 
+def test_nobody_can_forge_what_we_are_told() -> None:
+    """An upstream's `amba-run-*` headers, passed through by a guest, are ordinary headers."""
+    forged = [
+        (b"amba-run-outcome", b"exception"),
+        (b"amba-run-tell", b'{"o":"exception","l":[["log",1,["x"]]]}'),
+        (b"amba-run-0123456789abcdef", b'{"o":"exception"}'),
+    ]
+
+    async def passes(request: FakeRequest) -> FakeResponse:
+        return FakeResponse(200, list(forged), b"fine")
+
+    async def test(rig: Rig) -> None:
+        await rig.deploy("passes")
+        answer = await rig.ask(b"/passes")
+        assert (answer.status, answer.body) == (200, b"fine")
+        assert [f for f in answer.headers if f[0].startswith(b"amba-run-")] == forged
+        (event,) = await rig.events()
+        assert (event.outcome, event.tell) == (Outcome.OK, None)
+
+    run(test, passes=passes)
+
+
 def test_the_event_of_an_invocation() -> None:
     """One event each, with what `dev` prints: ids, version, path, status, ms, lines."""
 
@@ -904,6 +926,63 @@ def test_a_function_that_keeps_ending_rests() -> None:
         assert (answers[-1].status, answers[-1].error["code"]) == (503, "overloaded")
         assert int(dict(answers[-1].headers)[b"retry-after"]) >= 1
         await rig.clock.advance(limits.RESTART_WAIT_MAX_S.value)
+        assert (await rig.ask()).status == 200
+
+    run(test)
+
+
+class Fleeting(Unread):
+    """Ends under each request before it has read it; one sent again is read."""
+
+    async def exchange(self, *, fresh: bool = False) -> FakeExchange:
+        self.exchanges_made = 1 if fresh else 0
+        exchange = await super().exchange(fresh=fresh)
+        if not fresh:
+            asyncio.get_running_loop().call_soon(self.crash)
+        return exchange
+
+
+class FleetingEngine(FakeEngine):
+    async def start(
+        self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
+    ) -> FakeIsolate:
+        isolate = Fleeting(self.handlers[manifest.name], surroundings)
+        self.isolates.append(isolate)
+        return isolate
+
+
+def test_a_request_sent_again_to_a_function_that_rests() -> None:
+    """It is told when to come again, as one sent for the first time is (E32)."""
+
+    async def test(rig: Rig) -> None:
+        answers: list[Answer] = []
+        for _ in range(8):
+            call = asyncio.create_task(rig.ask())
+            while not call.done():
+                await rig.clock.advance(limits.RESTART_PATIENCE_S.value / 50)
+            answers.append(await call)
+            if answers[-1].status != 200:
+                break
+        assert answers[0].status == 200
+        assert (answers[-1].status, answers[-1].error["code"]) == (503, "overloaded")
+        assert int(dict(answers[-1].headers)[b"retry-after"]) >= 1
+        assert (await rig.events())[-1].outcome is Outcome.LOAD_SHED
+        slot = rig.project.routes[b"echo"].slot
+        assert slot is not None
+        assert slot.inflight == 0
+
+    run(test, engine=FleetingEngine({"echo": echo}))
+
+
+def test_a_fault_before_the_head_is_sent_leaves_nothing_behind() -> None:
+    """It goes up to the server, which answers 500; nothing counts as under way (A.7, E1)."""
+
+    async def test(rig: Rig) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            await rig.ask(client=("\udcff", 5000))
+        slot = rig.project.routes[b"echo"].slot
+        assert slot is not None
+        assert slot.inflight == 0
         assert (await rig.ask()).status == 200
 
     run(test)

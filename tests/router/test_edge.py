@@ -6,6 +6,7 @@ The oracle of reliability.md 3.A. One server on loopback serves the whole module
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -27,6 +28,7 @@ HOST = b"Host: a.fn.localhost\r\n"
 HEAD_MAX = limits.EDGE_HEAD.value
 COUNT_MAX = limits.EDGE_HEADERS.value
 TARGET_MAX = limits.EDGE_TARGET.value
+LARGE = b"x" * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,19 @@ class Edge:
             await send(start)
         elif path == "/whole":
             scope["extensions"]["amba.whole"](203, [(b"x-a", b"b")], b"at once")
+            return
+        elif path == "/whole/short":
+            there = scope["extensions"]["amba.whole"](200, [(b"content-length", b"3")], b"ab")
+            self.note(Call("THERE" if there else "CUT", "", b"", (), b""), calls)
+            return
+        elif path == "/large":
+            await send(start)
+            await send({"type": "http.response.body", "body": LARGE})
+            return
+        elif path == "/never":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.note(Call("LEFT", "", b"", (), b""), calls)
             return
         await send(start)
         if path == "/raise-later":
@@ -585,6 +600,83 @@ def test_pipelining_keeps_order(edge: Edge) -> None:
     ]
 
 
+def test_more_than_may_wait_ends_the_connection(edge: Edge) -> None:
+    """So many wait behind one; they are answered, then the connection ends (A6, A8)."""
+    most = limits.EDGE_PIPELINED.value
+    heard = edge.talk(get() * (most + 50))
+    assert heard.closed
+    answers = heard.answers()
+    assert len(answers) == len(edge.calls) == most + 1
+    assert answers[-1][1][b"connection"] == b"close"
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_read_is_not_worked_for(edge: Edge) -> None:
+    """Answers that nobody takes hold up the requests behind them; then all go out (A6, A8)."""
+    with edge.connect() as client:
+        client.sendall(get(b"/large") * 60 + get(b"/last", b"Connection: close"))
+        entered = -1
+        while entered != edge.entered:
+            entered = edge.entered
+            time.sleep(0.1)
+        assert 0 < entered < 40
+        heard = hear(client)
+    assert [len(body) for _, _, body in heard.answers()] == [*[len(LARGE)] * 60, 2]
+
+
+@pytest.mark.slow
+def test_reading_goes_on_only_when_nothing_waits(edge: Edge) -> None:
+    """A client that sends on and on and never reads is stopped by its own socket (A8)."""
+    with edge.connect() as client:
+        client.settimeout(0.3)
+        sent, piece = 0, get(b"/large", b"A: " + b"b" * 8000) * 100
+        with contextlib.suppress(OSError):
+            while sent < 64 * 2**20:
+                sent += client.send(piece)
+    assert sent < 64 * 2**20
+    assert 0 < edge.entered < 40
+
+
+@pytest.mark.parametrize(
+    ("raw", "bodies"),
+    [
+        (get(), [b"ok"]),
+        (post(b"Content-Length: 2", body=b"hi"), [b"ok"]),
+        (post(TE, body=b"2\r\nhi\r\n" + END), [b"ok"]),
+        (get(b"/1") + get(b"/2") + get(b"/whole"), [b"ok", b"ok", b"at once"]),
+    ],
+    ids=["GET", "length", "chunked", "three"],
+)
+def test_a_client_that_has_asked_for_all_reads_its_answer(
+    edge: Edge, raw: bytes, bodies: list[bytes]
+) -> None:
+    """A half-closed client is answered, then the connection ends (RFC 9112 section 9.6)."""
+    heard = edge.talk(raw, eof=True)
+    assert heard.closed
+    assert [body for _, _, body in heard.answers()] == bodies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True], ids=["closed", "half-closed"])
+def test_a_client_that_left_before_its_answer_is_told(edge: Edge, half: bool) -> None:
+    """A close looks like a half-close: a guest that is slow is told a moment later (A9)."""
+    with edge.connect() as client:
+        client.sendall(get(b"/never"))
+        if half:
+            client.shutdown(socket.SHUT_WR)
+            assert hear(client) == Heard(b"", True)
+    assert [call.method for call in edge.wait(2)] == ["GET", "LEFT"]
+
+
+def test_a_whole_answer_of_a_wrong_length_is_none(edge: Edge) -> None:
+    """It is cut off, and the app learns that nobody has it (A11)."""
+    with edge.connect() as client:
+        client.sendall(get(b"/whole/short"))
+        with contextlib.suppress(ConnectionResetError):
+            assert hear(client) == Heard(b"", True)
+    assert [call.method for call in edge.wait(2)] == ["GET", "CUT"]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -859,3 +951,47 @@ def test_a_refused_client_does_not_hold_up_the_end() -> None:
         return took_s
 
     assert uvloop.run(main()) < limits.EDGE_LINGER_S.value / 2
+
+
+def test_the_short_way_is_not_taken_while_the_client_does_not_read() -> None:
+    """Behind an answer that fills the connection, the next takes the way that waits (A8)."""
+    size = 16 * 2**20
+
+    class OnOffer:
+        def __init__(self) -> None:
+            self.offered = 0
+            self.called = asyncio.Event()
+            self.whole_offered = True
+
+        def offer(self, scope: Scope, whole: Any, promote: Any) -> bool:
+            self.offered += 1
+            return bool(whole(200, [(b"content-length", b"%d" % size)], b"x" * size))
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.whole_offered = "amba.whole" in scope["extensions"]
+            self.called.set()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+    async def main() -> None:
+        sockets = bind("127.0.0.1", 0)
+        app = OnOffer()
+        listener = Listener(app, sockets)
+        port: int = sockets[0].getsockname()[1]
+        await listener.open()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(get())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        writer.write(get(b"/2", b"Connection: close"))
+        async with asyncio.timeout(5):
+            await app.called.wait()
+            rest = await reader.read()
+            while not rest.endswith(b"ok\r\n" + END):
+                rest += await reader.read()
+        assert (app.offered, app.whole_offered) == (1, False)
+        writer.close()
+        await writer.wait_closed()
+        await listener.close(grace_s=1)
+
+    uvloop.run(main())

@@ -16,6 +16,7 @@ from amba_router.dispatch import Dispatcher
 from amba_router.hosts import Hosts
 from amba_router.identity import Identities
 from amba_router.journal import Invocation, Journal
+from amba_router.relay import Relay
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Keyring
 from amba_runtime import limits
@@ -25,7 +26,7 @@ from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Outcome
 from amba_runtime.pool import Slot
-from amba_runtime.wire import Headers
+from amba_runtime.wire import Headers, WireError
 
 
 def _quiet(*_: Any) -> None:
@@ -360,3 +361,69 @@ def test_a_hundred_at_once_keep_apart() -> None:
         assert rig.slot.inflight == 0
 
     on_rig(hello, body)
+
+
+def test_a_fault_before_the_head_is_sent_leaves_nothing_behind() -> None:
+    """The long way has the words for it; nothing counts as under way (E1)."""
+
+    async def body(rig: Rig) -> None:
+        assert rig.offer(Caller(), rig.scope(client=("\udcff", 5))) is False
+        assert rig.slot.inflight == 0
+        caller = Caller()
+        assert rig.offer(caller)
+        await until(lambda: caller.answers)
+        assert caller.answers == [(200, b"hello /x")]
+
+    on_rig(hello, body)
+
+
+def test_an_answer_that_cannot_be_sent_is_told_to_its_client() -> None:
+    """The fault does not go up into the engine's connection: an app fails with it, once (A.7)."""
+
+    class Deaf(Caller):
+        def whole(self, status: int, headers: Headers, body: bytes) -> bool:
+            raise RuntimeError("a header holds a line break")
+
+    async def body(rig: Rig) -> None:
+        caller = Deaf()
+        assert rig.offer(caller)
+        await until(lambda: caller.task is not None and caller.task.done())
+        assert caller.task is not None
+        with pytest.raises(RuntimeError, match="line break"):
+            await caller.task
+        assert len(caller.promoted) == 1
+        assert rig.slot.inflight == 0
+        assert rig.outcomes() == [(0, Outcome.INTERNAL_ERROR)]
+        other = Caller()
+        assert rig.offer(other)
+        await until(lambda: other.answers)
+        assert rig.slot.inflight == 0
+
+    on_rig(hello, body)
+
+
+def test_the_first_bytes_deadline_counts_from_the_beginning() -> None:
+    """Promotion gives a silent guest no new time: `first_byte_ms` runs since it was asked (A.7)."""
+
+    async def silent(_: FakeRequest) -> FakeResponse:
+        await asyncio.get_running_loop().create_future()
+        return FakeResponse()
+
+    async def body(rig: Rig) -> None:
+        exchange = await rig.slot.exchange()
+        exchange.begin(b"GET", b"/", b"", 0)
+        caller = Caller()
+        relay = Relay(
+            exchange,
+            caller.messages.get,
+            caller.send,
+            limits=FunctionLimits.dev().override({"first_byte_ms": 60_000}),
+            since_s=asyncio.get_running_loop().time() - 60,
+        )
+        async with asyncio.timeout(5):
+            with pytest.raises(WireError):
+                await relay.wait_head()
+        assert relay.timed_out
+        relay.stop()
+
+    on_rig(silent, body)

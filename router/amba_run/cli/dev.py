@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +78,7 @@ def command(
     from amba_run.report import LogHandler, for_terminal
     from amba_runtime.errors import NotEmulatedError, UserCode, UserError
     from amba_runtime.manifest import PROJECT_SLUG
+    from amba_runtime.private import PrivateFolder
 
     if inspect:
         raise NotEmulatedError("--inspect", hint="leave it out; console lines and stacks are shown")
@@ -102,7 +101,10 @@ def command(
     who = parse_persona(persona)
     folder_of(path)
     kept = state or (None if ephemeral else default_state(path))
-    place = kept or Path(tempfile.mkdtemp(prefix="amba-state-"))
+    # one whose owner was killed is removed when the next engine opens
+    passing = PrivateFolder("state-") if kept is None else None
+    place = kept if passing is None else passing.path
+    assert place is not None
     _make(place)
     environment = Environment.of_process()
     say = for_terminal(json_=json_, no_colour=environment.no_color)
@@ -129,8 +131,8 @@ def command(
     finally:
         logging.getLogger("amba").removeHandler(handler)
         say.close()
-        if kept is None:
-            shutil.rmtree(place, ignore_errors=True)
+        if passing is not None:
+            passing.close()
 
 
 def _make(state: Path) -> None:

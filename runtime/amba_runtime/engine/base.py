@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from amba_runtime import entropy
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Event, Tell
 from amba_runtime.wire import Handler, Headers
@@ -26,12 +27,20 @@ class Surroundings:
         tell: lines and exceptions written after their invocation was answered; never raises.
         died: called once with a reason in words when an isolate that has described itself ends
             unasked.
+        mark: makes the name of the header by which an isolate tells us of an invocation one
+            that no guest and no upstream can forge.
     """
 
     egress: Handler
     storage: Handler | None
     tell: Callable[[str, Tell], None]
     died: Callable[[str], None]
+    mark: str = field(default_factory=entropy.mark)
+
+    @property
+    def tell_header(self) -> bytes:
+        """The response header that holds what `Tell.parse` reads; never shown to a caller."""
+        return f"amba-run-{self.mark}".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,14 +94,14 @@ class FakeExchange:
         try:
             response = await self._isolate.handler(request)
         except Exception as error:
-            tell = Tell()
+            tell = Tell(threw=True)
             tell.exceptions.append(_exception(error))
-            self.headers = [(b"amba-run-outcome", b"exception"), (b"amba-run-tell", _text(tell))]
+            self.headers = [(self._isolate.tell_header, _text(tell))]
             self._answer(500, b"")
             return
         self.headers = list(response.headers)
         if response.tell is not None:
-            self.headers.append((b"amba-run-tell", _text(response.tell)))
+            self.headers.append((self._isolate.tell_header, _text(response.tell)))
         if isinstance(response.body, bytes):
             if not any(n == b"content-length" for n, _ in self.headers):
                 self.headers.append((b"content-length", b"%d" % len(response.body)))
@@ -195,6 +195,7 @@ class FakeIsolate:
     def __init__(self, handler: FakeHandler, surroundings: Surroundings) -> None:
         self.handler = handler
         self.exchanges: set[FakeExchange] = set()
+        self.tell_header = surroundings.tell_header
         self._surroundings = surroundings
         self._alive = True
 
@@ -294,5 +295,6 @@ def _text(tell: Tell) -> bytes:
         {
             "l": [[line.level, line.timestamp_ms, line.message] for line in tell.logs],
             "e": [[e.name, e.message, e.stack, e.timestamp_ms] for e in tell.exceptions],
+            "o": "exception" if tell.threw else "ok",
         }
     ).encode()

@@ -194,8 +194,8 @@ export function describeError(error) {
   return ascii(stringify(bare([cut(name), cut(message), cut(stack), now()])));
 }
 
-export function drainText(invocation) {
-  const text = '{"l":[' + invocation.lines + '],"e":[' + invocation.errors + "]}";
+export function drainText(invocation, outcome) {
+  const text = '{"o":"' + (outcome ?? "ok") + '","l":[' + invocation.lines + '],"e":[' + invocation.errors + "]}";
   invocation.lines = "";
   invocation.errors = "";
   return text;
@@ -261,7 +261,47 @@ for (const level of ["log", "info", "warn", "error", "debug", "trace", "dir", "t
 console.assert = (ok, ...args) => {
   if (!ok) collect("error", ["Assertion failed:", ...args]);
 };
-for (const level of ["group", "groupCollapsed"]) console[level] = (...args) => collect("log", args);
+for (const level of ["group", "groupCollapsed", "dirxml"]) console[level] = (...args) => collect("log", args);
+
+// Counts and timers are the isolate's, as in the console that these stand for.
+const LABELS_MAX = 1000;
+const mapGet = Function.prototype.call.bind(Map.prototype.get);
+const mapSet = Function.prototype.call.bind(Map.prototype.set);
+const mapDelete = Function.prototype.call.bind(Map.prototype.delete);
+const mapSize = Function.prototype.call.bind(Object.getOwnPropertyDescriptor(Map.prototype, "size").get);
+const counts = new Map_();
+const timers = new Map_();
+
+function keepLabel(map, label, value) {
+  if (mapGet(map, label) !== undefined || mapSize(map) < LABELS_MAX) mapSet(map, label, value);
+}
+
+console.count = (label = "default") => {
+  label = apply(slice, String_(label), [0, 256]);
+  const count = (mapGet(counts, label) ?? 0) + 1;
+  keepLabel(counts, label, count);
+  collect("log", [label + ": " + count]);
+};
+console.countReset = (label = "default") => {
+  label = apply(slice, String_(label), [0, 256]);
+  if (!mapDelete(counts, label)) collect("warn", ["Count for '" + label + "' does not exist"]);
+};
+console.time = (label = "default") => {
+  label = apply(slice, String_(label), [0, 256]);
+  if (mapGet(timers, label) === undefined) keepLabel(timers, label, now());
+  else collect("warn", ["Timer '" + label + "' already exists"]);
+};
+function elapsed(label, args) {
+  const since = mapGet(timers, label);
+  if (since === undefined) collect("warn", ["Timer '" + label + "' does not exist"]);
+  else collect("log", [label + ": " + (now() - since) + " ms", ...args]);
+}
+console.timeLog = (label = "default", ...args) => elapsed(apply(slice, String_(label), [0, 256]), args);
+console.timeEnd = (label = "default") => {
+  label = apply(slice, String_(label), [0, 256]);
+  elapsed(label, []);
+  mapDelete(timers, label);
+};
 
 // Calls of a socket's listeners and of a stream's source come without the context of the
 // invocation that they belong to: it is kept here, so that their console lines find their place.
@@ -329,10 +369,12 @@ globalThis.addEventListener = function (type, listener, ...rest) {
   return apply(addListener, globalThis, [type, listener, ...rest]);
 };
 export const logService = bindings.__AMBA_LOG;
+export const mark = bindings.__AMBA_MARK;
 export const silent = bindings.__AMBA_SILENT === "1";
 const classic = bindings.__AMBA_CLASSIC;
 // what a guest imports from cloudflare:workers is this same object
 delete bindings.__AMBA_LOG;
+delete bindings.__AMBA_MARK;
 delete bindings.__AMBA_CLASSIC;
 delete bindings.__AMBA_SILENT;
 if (classic) {

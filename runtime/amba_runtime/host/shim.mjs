@@ -1,9 +1,10 @@
 // Wraps the guest's handlers: gives them a clean env, collects their console lines and
 // exceptions, and hands both to the host on a response header that the host removes.
+// That header stands on an answer of our own: a guest never sees it on its own objects.
 
 import {
   run, begun, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
-  logService, silent, watchContext,
+  logService, mark, silent, watchContext,
 } from "./prelude.mjs";
 import { WorkerEntrypoint } from "cloudflare:workers";
 
@@ -19,8 +20,7 @@ const requestHeaders = getter(Request, "headers");
 const responseHeaders = getter(Response, "headers");
 const webSocketOf = getter(Response, "webSocket");
 const isUsed = getter(Response, "bodyUsed");
-const facts = ["status", "statusText", "body", "cf"];
-for (let i = 0; i < facts.length; i++) facts[i] = { name: facts[i], get: getter(Response, facts[i]) };
+const bodyOf = getter(Response, "body");
 const setHeader = Headers.prototype.set;
 const getHeader = Headers.prototype.get;
 const hold = setTimeout;
@@ -32,7 +32,8 @@ const logFetch = logService.fetch;
 
 // Imported after everything above was taken: the guest's module runs now.
 const guest = await import("./fn.mjs");
-const TELL = "amba-run-tell";
+// by this name the host knows our header from one that a guest or an upstream made up
+const TELL = "amba-run-" + mark;
 const HEADER_MAX = 24576;
 
 let guestEnv = null;
@@ -92,27 +93,27 @@ function tell(response, invocation) {
     keepAlive(invocation.ctx, post(invocation));
     return response;
   }
-  const text = drainText(invocation);
+  let ours;
   try {
-    apply(setHeader, apply(responseHeaders, response, []), [TELL, text]);
-    return response;
+    // status, headers, `cf` and how the body is encoded: the engine itself reads them off a Response
+    ours = new Response_(apply(bodyOf, response, []), response);
   } catch {
-    // headers of a fetched response are immutable: the same answer under headers of our own
-    const headers = new Headers_(apply(responseHeaders, response, []));
-    apply(setHeader, headers, [TELL, text]);
-    // an encoded body passes as it is, for the engine reads its encoding from the headers
-    const init = { __proto__: null, headers };
-    for (let i = 0; i < facts.length; i++) init[facts[i].name] = apply(facts[i].get, response, []);
-    return new Response_(init.body, init);
+    keepAlive(invocation.ctx, post(invocation));
+    return response; // the engine refuses it, and says why
   }
+  apply(setHeader, apply(responseHeaders, ours, []), [TELL, drainText(invocation, "ok")]);
+  return ours;
 }
 
 function failed(error, invocation) {
   invocation.answered = true;
   add(invocation, "errors", describeError(error));
+  let text = '{"o":"exception"}';
+  if (invocation.size > HEADER_MAX) keepAlive(invocation.ctx, post(invocation));
+  else text = drainText(invocation, "exception");
   const headers = new Headers_();
-  apply(setHeader, headers, ["amba-run-outcome", "exception"]);
-  return tell(new Response_(null, { __proto__: null, status: 500, headers }), invocation);
+  apply(setHeader, headers, [TELL, text]);
+  return new Response_(null, { __proto__: null, status: 500, headers });
 }
 
 function answered(response, invocation) {

@@ -22,6 +22,7 @@ from amba_runtime.wire import Handler, Headers, Request, Response
 ROOT = Path(__file__).parents[3]
 GUESTS = ROOT / "tests" / "guests"
 FIXTURES = ROOT / "fixtures"
+MARK = "0123456789abcdef"
 HOST = (b"host", b"local.fn.localhost:8787")
 
 
@@ -107,7 +108,7 @@ class Lab:
         manifest = Manifest(
             ProjectId("p-1"), FunctionName(name), 1, tuple(env), storage is not None
         )
-        surroundings = Surroundings(egress, storage, self.told.on_tell, self.told.on_death)
+        surroundings = Surroundings(egress, storage, self.told.on_tell, self.told.on_death, MARK)
         return await self.engine.start(manifest, bundle, surroundings)
 
     async def serving(self, bundle: Bundle | str, **facts: Any) -> Isolate:
@@ -174,10 +175,9 @@ async def answer(exchange: Exchange) -> Answer:
     threw = False
     fields: Headers = []
     for name, value in exchange.headers:
-        if name == b"amba-run-tell":
+        if name == b"amba-run-" + MARK.encode():
             tell = Tell.parse(value)
-        elif name == b"amba-run-outcome":
-            threw = True
+            threw = tell.threw
         else:
             fields.append((name, value))
     status = exchange.status

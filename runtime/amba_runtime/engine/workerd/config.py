@@ -50,15 +50,22 @@ def render(
     *,
     egress: Path,
     log: Path,
+    cache: Path,
     storage: Path | None,
+    mark: str,
 ) -> str:
     """The whole configuration; the modules it embeds lie in its own folder.
 
     Args:
-        egress, log, storage: Unix sockets that we serve.
+        egress, log, cache, storage: Unix sockets that we serve.
+        mark: of `Surroundings`.
     """
     bindings = [f"(name = {text(n)}, text = {text(v)})" for n, v in manifest.env]
     bindings.append('(name = "__AMBA_LOG", service = "log")')
+    bindings.append(f'(name = "__AMBA_MARK", text = {text(mark)})')
+    # the header that `request.cf` is read from: nobody sends it, and without it the engine would
+    # put its peer's (our) process and user id there
+    http = f'(capnpConnectHost = "", cfBlobHeader = {text(f"amba-run-cf-{mark}")})'
     if _SPEAKS.search(bundle.code) is None:
         bindings.append('(name = "__AMBA_SILENT", text = "1")')
     if is_classic(bundle):
@@ -81,6 +88,7 @@ const config :Workerd.Config = (
       compatibilityFlags = ["nodejs_als"],
       bindings = [{", ".join(bindings)}],
       globalOutbound = "internet",
+      cacheApiOutbound = "cache",
     )),
     (name = "control", worker = (
       modules = [(name = "control.mjs", esModule = embed "control.mjs")],
@@ -93,10 +101,11 @@ const config :Workerd.Config = (
     )),
     (name = "internet", external = (address = {text(f"unix:{egress}")}, http = (style = proxy))),
     {_external("log", log)},
+    {_external("cache", cache)},
     {", ".join(services)}
   ],
   sockets = [
-    (name = "fn", service = "fn", http = (capnpConnectHost = "")),
+    (name = "fn", service = "fn", http = {http}),
     (name = "control", service = "control"),
   ],
 );

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import amba_runtime
@@ -15,6 +13,7 @@ from amba_runtime.engine.workerd import config
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.manifest import Bundle, Manifest
+from amba_runtime.private import PrivateFolder, sweep
 from amba_runtime.sandbox import Sandbox
 from amba_runtime.spawner import Spawner
 
@@ -52,14 +51,17 @@ class WorkerdEngine:
         }
         self._program = program
         self._sandbox = sandbox or Sandbox()
-        self._folder: Path | None = None
+        self._folder: PrivateFolder | None = None
         self._isolates: set[WorkerdIsolate] = set()
 
     async def open(self) -> None:
-        """Make the private folder, start the spawner (again, if it was lost). Idempotent."""
+        """Make the private folder, start the spawner (again, if it was lost). Idempotent.
+
+        What engines left behind whose host was killed goes first.
+        """
         if self._folder is None:
-            # short, because a Unix socket's path has 107 bytes at most; mode 0700 by mkdtemp
-            self._folder = Path(tempfile.mkdtemp(prefix="amba-"))
+            self._folder = PrivateFolder()
+            await asyncio.to_thread(sweep)
         await self.spawner.open()
 
     def command(self, configuration: Path) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ class WorkerdEngine:
         """Start a process. It takes requests at once; they wait until the bundle has run."""
         await self.open()
         assert self._folder is not None
-        folder = self._folder / entropy.short_id()
+        folder = self._folder.path / entropy.short_id()
         folder.mkdir(mode=0o700)
         isolate = WorkerdIsolate(self, folder, manifest, surroundings)
         self._isolates.add(isolate)
@@ -102,4 +104,4 @@ class WorkerdEngine:
         await self.spawner.close()
         folder, self._folder = self._folder, None
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.close()

@@ -31,8 +31,9 @@ logger = logging.getLogger("amba.workerd")
 class WorkerdIsolate:
     """A process, its private folder and its sockets. Made by `WorkerdEngine.start`.
 
-    Five Unix sockets in a folder of mode 0700: two that the process answers (tenants'
-    requests; our control), three that we answer (egress, STORAGE, late console lines).
+    Six Unix sockets in a folder of mode 0700: two that the process answers (tenants'
+    requests; our control), four that we answer (egress, STORAGE, late console lines, the
+    Cache API).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class WorkerdIsolate:
         self._servers = [
             wire.Server(folder / "egress.sock", surroundings.egress, name="egress"),
             wire.Server(folder / "log.sock", self._late, name="log"),
+            wire.Server(folder / "cache.sock", _cache, name="cache"),
         ]
         if surroundings.storage is not None and manifest.storage:
             self._servers.append(
@@ -66,7 +68,7 @@ class WorkerdIsolate:
     async def open(self, bundle: Bundle) -> None:
         """Write the configuration, listen, start the process."""
         folder = self._folder
-        storage = folder / "r2.sock" if len(self._servers) == 3 else None
+        storage = folder / "r2.sock" if len(self._servers) == 4 else None
         for name, code in self._engine.modules.items():
             (folder / name).write_bytes(code)
         (folder / config.GUEST_MODULE).write_bytes(bundle.code)
@@ -76,7 +78,9 @@ class WorkerdIsolate:
                 bundle,
                 egress=folder / "egress.sock",
                 log=folder / "log.sock",
+                cache=folder / "cache.sock",
                 storage=storage,
+                mark=self._surroundings.mark,
             )
         )
         (folder / "worker.capnp").chmod(0o600)
@@ -314,6 +318,20 @@ class WorkerdIsolate:
         else:
             self._surroundings.tell(label, tell)
         return wire.Response(204)
+
+
+_CACHE_ANSWERS = {"GET": 504, "PUT": 204, "PURGE": 404}
+
+
+async def _cache(request: wire.Request) -> wire.Response:
+    """The Cache API's other end: an empty cache that keeps nothing.
+
+    Source: workerd api/cache.c++ (`match` is a GET that a cache without the object answers
+    with 504, RFC 9111 section 5.2.1.7; `put` is a PUT, `delete` a PURGE).
+    """
+    async for _ in request.chunks():
+        pass
+    return wire.Response(_CACHE_ANSWERS.get(request.method, 405))
 
 
 class WorkerdSocket:

@@ -19,7 +19,9 @@ def rendered(
         Bundle.of(code.encode()),
         egress=Path("/t/egress.sock"),
         log=Path("/t/log.sock"),
+        cache=Path("/t/cache.sock"),
         storage=Path("/t/r2.sock") if storage else None,
+        mark="0123456789abcdef",
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Tell
 from amba_runtime.pool import Resting, Slot
+from amba_runtime.private import LOCK
 from amba_runtime.sandbox import Sandbox
 from amba_runtime.wire import NothingSentError, Request, Response, WireError
 
@@ -71,7 +73,8 @@ def test_folders_and_sockets_are_ours_alone() -> None:
 
     async def body(lab: Lab) -> None:
         isolate = await lab.start(FETCH, storage=storage, env=[("SECRET", "s3cret")])
-        folder = folder_of(isolate)
+        assert isinstance(isolate, WorkerdIsolate)
+        folder = isolate._folder  # pyright: ignore[reportPrivateUsage]
         config = folder / "worker.capnp"
         assert "s3cret" in config.read_text()
         assert stat.S_IMODE(config.stat().st_mode) == 0o600
@@ -80,7 +83,7 @@ def test_folders_and_sockets_are_ours_alone() -> None:
         for path in (folder, folder.parent):
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
         sockets = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.glob("*.sock")}
-        names = ("fn", "control", "egress", "log", "r2")
+        names = ("fn", "control", "egress", "log", "cache", "r2")
         assert sockets == {f"{name}.sock": 0o600 for name in names}
         await isolate.close()
         assert not folder.exists()
@@ -126,7 +129,7 @@ def test_thirty_lives_leak_nothing() -> None:
             await isolate.close()
         assert descriptors() == before
         assert folder is not None
-        assert list(folder.parent.iterdir()) == []
+        assert [path.name for path in folder.parent.iterdir()] == [LOCK]
         assert spawner is not None
         assert [p.name() for p in spawner.children() if p.status() != psutil.STATUS_ZOMBIE] == []
 
@@ -348,3 +351,24 @@ def test_a_slot_without_a_spawner_answers_with_a_wire_error(monkeypatch: Any) ->
         await slot.retire(drain_s=0)
 
     on_workerd(body)
+
+
+def test_an_engine_sweeps_what_killed_hosts_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders whose lock is free go when an engine opens; its own stays until it closes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "amba-killed"
+    left.mkdir()
+    (left / LOCK).touch()
+    (left / "worker.capnp").write_text("s3cret")
+
+    async def main() -> None:
+        engine = WorkerdEngine(program=find_workerd())
+        await engine.open()
+        assert not left.exists()
+        assert len(os.listdir(tmp_path)) == 1
+        await engine.close()
+        assert os.listdir(tmp_path) == []
+
+    asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -546,12 +547,16 @@ def test_a_polluted_realm_is_served_and_learns_nothing() -> None:
 
 
 def test_a_guest_cannot_speak_for_us() -> None:
-    """Our header on a guest's answer is untrusted text: nonsense in it is dropped."""
+    """Headers named like ours are a guest's own: only the host's random name is heard."""
 
     async def body(lab: Lab) -> None:
-        source = worker("return new Response('x', { headers: { 'amba-run-tell': '{\"l\":7}' } })")
+        source = worker(
+            "return new Response('x', { headers: { 'amba-run-tell': '{\"o\":\"exception\"}',"
+            " 'amba-run-outcome': 'exception' } })"
+        )
         given = await ask(await lab.serving(source))
-        assert (given.status, given.tell) == (200, Tell())
+        assert (given.status, given.tell, given.threw) == (200, None, False)
+        assert given.all(b"amba-run-outcome") == [b"exception"]
 
     on_workerd(body)
 
@@ -604,5 +609,130 @@ def test_concurrent_failures_and_lines_stay_apart() -> None:
             assert messages(one.tell) == [[f"?{n}"]]
             assert one.tell is not None
             assert [e.message for e in one.tell.exceptions] == [f"?{n}"]
+
+    on_workerd(body)
+
+
+def test_a_guest_never_sees_our_header() -> None:
+    """What is told stands on an answer of ours: a response that a guest kept stays its own."""
+
+    async def body(lab: Lab) -> None:
+        source = worker(
+            """
+            console.log("line");
+            if (kept) return Response.json([...kept.headers.keys()]);
+            kept = new Response("first", { status: 201, headers: { "x-a": "b" } });
+            return kept;
+            """,
+            before="let kept;",
+        )
+        isolate = await lab.serving(source)
+        first = await ask(isolate)
+        assert (first.status, first.body, first.all(b"x-a")) == (201, b"first", [b"b"])
+        assert first.all(b"content-length") == [b"5"]
+        assert messages(first.tell) == [["line"]]
+        second = await ask(isolate)
+        assert json.loads(second.body) == ["content-type", "x-a"]
+        assert messages(second.tell) == [["line"]]
+
+    on_workerd(body)
+
+
+def test_an_encoded_body_is_told_of_as_it_is() -> None:
+    """`encodeBody: "manual"` holds for the answer that carries the lines, too."""
+    packed = gzip.compress(b"plain", mtime=0)
+
+    async def body(lab: Lab) -> None:
+        source = worker(
+            f"""
+            console.log("line");
+            const packed = new Uint8Array({list(packed)});
+            const headers = {{ "content-encoding": "gzip" }};
+            return new Response(packed, {{ encodeBody: "manual", headers }});
+            """
+        )
+        headers = {"accept-encoding": "gzip"}
+        given = await ask(await lab.serving(source), headers=headers)
+        assert (given.body, messages(given.tell)) == (packed, [["line"]])
+
+    on_workerd(body)
+
+
+def test_a_large_account_of_an_exception_still_tells_that_it_threw() -> None:
+    """Lines that no header holds come late; that the handler threw comes with the answer."""
+
+    async def body(lab: Lab) -> None:
+        source = worker("for (let i = 0; i < 4; i++) console.log('x'.repeat(9000)); throw 1")
+        given = await ask(await lab.serving(source), request_id="big")
+        assert (given.status, given.threw) == (500, True)
+        await lab.told.until(lambda: lab.told.lines("big"))
+        assert len(lab.told.lines("big")) == 4
+
+    on_workerd(body)
+
+
+def test_cf_says_nothing_of_the_host() -> None:
+    """`request.cf` holds no process or user id of the machine."""
+
+    async def body(lab: Lab) -> None:
+        isolate = await lab.serving(worker("return Response.json([request.cf ?? null])"))
+        assert json.loads((await ask(isolate)).body) == [None]
+
+    on_workerd(body)
+
+
+def test_console_counts_and_timers_are_collected() -> None:
+    """`count`, `countReset`, `time`, `timeLog`, `timeEnd`, `dirxml` print as consoles do."""
+
+    async def body(lab: Lab) -> None:
+        source = worker(
+            """
+            console.count(); console.count(); console.countReset(); console.count();
+            console.countReset("none"); console.count("a");
+            console.time("t"); console.time("t"); console.timeLog("t", { n: 1 });
+            console.timeEnd("t"); console.timeEnd("t"); console.dirxml({ x: 1 });
+            return new Response();
+            """
+        )
+        given = await ask(await lab.serving(source))
+        # how long anything took is not the point
+        told = [[re.sub(r"\d+ ms", "N ms", str(m)) for m in row] for row in messages(given.tell)]
+        assert told == [
+            ["default: 1"],
+            ["default: 2"],
+            ["default: 1"],
+            ["Count for 'none' does not exist"],
+            ["a: 1"],
+            ["Timer 't' already exists"],
+            ["t: N ms", "{'n': 1}"],
+            ["t: N ms"],
+            ["Timer 't' does not exist"],
+            ["{'x': 1}"],
+        ]
+
+    on_workerd(body)
+
+
+def test_the_cache_is_empty_and_keeps_nothing() -> None:
+    """The Cache API works as a cache that always misses, bodies of any size included."""
+
+    async def body(lab: Lab) -> None:
+        source = worker(
+            """
+            const key = "http://k/1";
+            const headers = { "cache-control": "max-age=60" };
+            const fresh = (text) => new Response(text, { headers });
+            await caches.default.put(key, fresh("x".repeat(300000)));
+            const named = await caches.open("mine");
+            await named.put(key, fresh("y"));
+            return Response.json([
+              (await caches.default.match(key)) ?? null,
+              (await named.match(key)) ?? null,
+              await caches.default.delete(key),
+            ]);
+            """
+        )
+        given = await ask(await lab.serving(source))
+        assert json.loads(given.body) == [None, None, False]
 
     on_workerd(body)
