@@ -18,9 +18,9 @@ TESTS = Path(__file__).parents[1]
 def contract_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """Real functions on the real engine; ended well after all of them."""
     folder = tmp_path_factory.mktemp("contract")
-    for place in ("fixtures/echo-headers", "fixtures/verify-signature", "fixtures/legacy"):
-        shutil.copytree(TESTS.parent / place, folder / Path(place).name)
-    for name in ("check-vectors", "env-dump"):
+    for name in ("echo-headers", "verify-signature", "legacy", "upload-image"):
+        shutil.copytree(TESTS.parent / "fixtures" / name, folder / name)
+    for name in ("check-vectors", "env-dump", "storage-suite"):
         shutil.copytree(TESTS / "guests" / name, folder / name)
     data_home = tmp_path_factory.mktemp("data")
     with Dev(folder, "--ephemeral", "--no-watch", data_home=data_home) as server:
