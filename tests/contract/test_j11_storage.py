@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from http.client import HTTPResponse
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -45,10 +46,10 @@ def test_contract_J_11_what_is_put_is_served_by_the_cdn(contract_dev: Dev) -> No
         contract_dev, "PUT", f"{UPLOAD}/photo.png", PHOTO, content_type="image/png"
     )
     assert answer.status == 201
-    stored = json.loads(body)
+    stored: dict[str, Any] = json.loads(body)
     etag = hashlib.md5(PHOTO, usedforsecurity=False).hexdigest()
     assert (stored["bytes"], stored["etag"]) == (len(PHOTO), etag)
-    cdn = urlsplit(stored["url"])
+    cdn = urlsplit(str(stored["url"]))
     assert cdn.hostname == "local.cdn.localhost"
 
     answer, body = request(contract_dev, "GET", cdn.path, host=cdn.netloc)
