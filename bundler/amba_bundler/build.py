@@ -6,6 +6,7 @@ Source: contract D.1 (esbuild, ESM, browser, es2022, conditions, nothing externa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -129,7 +130,7 @@ async def build(
         async with Esbuild() as own:
             return await build(entry, options, esbuild=own)
     options = options or BuildOptions()
-    entry = await asyncio.to_thread(_checked_entry, entry)
+    entry = await asyncio.to_thread(_checked_entry, entry, options.root)
     folder = entry.parent
     if options.root is not None:
         folder = Path(await asyncio.to_thread(os.path.realpath, options.root))
@@ -208,6 +209,19 @@ async def _say_who_leads_there(
         else error
         for error in errors
     )
+
+
+async def account(entry: Path, root: Path, *, leave: frozenset[str], esbuild: Esbuild) -> bytes:
+    """The metafile of a build that fails for these specifiers alone; b"" if for others too.
+
+    Only to learn who imports whom: esbuild has no metafile for a failure.
+    """
+    entry = await asyncio.to_thread(_checked_entry, entry, root)
+    folder = Path(await asyncio.to_thread(os.path.realpath, root))
+    flags = (*_FLAGS, _RUN_TIME_ALLOWED, f"--outfile={os.devnull}")
+    pattern = "|".join(re.escape(specifier) for specifier in sorted(leave)) or "$^"
+    request = Request(entry, folder, flags, f"^(?:{pattern})$", "", scan=True)
+    return (await esbuild.build(request)).metafile
 
 
 def _own_imports(inputs: dict[str, Any], target: str) -> tuple[tuple[str, str], ...]:
@@ -297,41 +311,51 @@ def _awaited(errors: tuple[BuildError, ...], folder: Path) -> set[Path]:
     return awaited
 
 
-def _checked_entry(entry: Path) -> Path:
+def _checked_entry(entry: Path, root: Path | None) -> Path:
     """The entrypoint with links followed, if it is a readable script with something in it."""
     missing = UserCode.ENTRY_NOT_FOUND
     try:
         real = Path(os.path.realpath(entry, strict=True))
         mode = real.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise _refused(entry, "there is no such file", "Correct the path.", missing) from None
+        raise _refused(entry, root, "there is no such file", "Correct the path.", missing) from None
     except OSError as error:
-        raise _refused(entry, f"cannot be opened: {error.strerror}") from error
+        raise _refused(entry, root, f"cannot be opened: {error.strerror}") from error
     if stat.S_ISDIR(mode):
         fix = "Name the file inside it, for example index.ts."
-        raise _refused(entry, "is a folder, not a file", fix, missing)
+        raise _refused(entry, root, "is a folder, not a file", fix, missing)
     if not stat.S_ISREG(mode):
-        raise _refused(entry, "is not a regular file", "Name a source file.", missing)
+        raise _refused(entry, root, "is not a regular file", "Name a source file.", missing)
     if real.suffix not in ENTRY_SUFFIXES:
         fix = f"A function is written in one of {' '.join(ENTRY_SUFFIXES)}."
-        raise _refused(entry, f'is not a script by its name ("{real.suffix}")', fix)
+        raise _refused(entry, root, f'is not a script by its name ("{real.suffix}")', fix)
     try:
         source = real.read_bytes()
     except OSError as error:
-        raise _refused(entry, f"cannot be read: {error.strerror}") from error
+        raise _refused(entry, root, f"cannot be read: {error.strerror}") from error
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = source.count(b"\n", 0, error.start) + 1
         what = f"is not UTF-8 (byte 0x{source[error.start]:02x} in line {line})"
-        raise _refused(entry, what, "Save it as UTF-8.") from error
+        raise _refused(entry, root, what, "Save it as UTF-8.") from error
     if not text.strip():
-        raise _refused(entry, "is empty", f"A function is at least: {_HELLO}")
+        raise _refused(entry, root, "is empty", f"A function is at least: {_HELLO}")
     return real
 
 
 def _refused(
-    entry: Path, what: str, fix: str = "", code: UserCode = UserCode.BUILD_FAILED
+    entry: Path,
+    root: Path | None,
+    what: str,
+    fix: str = "",
+    code: UserCode = UserCode.BUILD_FAILED,
 ) -> BuildFailed:
-    error = BuildError(f"{entry}: {what}", file=entry.name, fix=fix)
+    """The entry by the name that esbuild would give it: relative to the root, with `/`."""
+    name, shown = entry.name, str(entry)
+    if root is not None:
+        with contextlib.suppress(OSError, ValueError):  # a circle of links, a name that is none
+            inside = Path(os.path.realpath(entry)).relative_to(os.path.realpath(root))
+            name = shown = inside.as_posix()
+    error = BuildError(f"{shown}: {what}", file=name, fix=fix)
     return BuildFailed([error], (entry.absolute(),), code=code)

@@ -12,6 +12,7 @@ zod and jose together, where linking and printing is the work). 2 cores, esbuild
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 import warnings
@@ -47,6 +48,12 @@ class Request:
         resolve: import specifiers (Go regular expression) that are asked back and refused.
         refusal: the text of the error such an import gets, with its own place.
         trace: also report every file that was read, which costs a round trip per file.
+        scan: each import that `resolve` matches stays, with a warning at its place whose text is
+            `refusal`, its kind, a blank and the specifier; esbuild itself writes the output (to
+            the null device), and there are no outputs in the answer.
+        stdin: the bytes to read in place of the entrypoint, which is then not looked at.
+        imports_max: so many imports are answered; one more ends the build (TooMuch).
+        wait_s: the answer is waited for; None takes that of a build.
     """
 
     entry: Path
@@ -55,6 +62,10 @@ class Request:
     resolve: str
     refusal: str
     trace: bool = False
+    scan: bool = False
+    stdin: bytes | None = None
+    imports_max: int | None = None
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,18 @@ def find_program(override: Path | None = None) -> Path:
     )
 
 
+class Overwhelmed(InternalError):
+    """The child died of the request, was too slow, or would have said more than it may."""
+
+
+class TooMuch(Exception):
+    """There were more imports than `Request.imports_max`."""
+
+
+class _TooLong(PacketError):
+    """A packet over `limits.ESBUILD_PACKET`."""
+
+
 class _Gone(Exception):
     """The child ended while we spoke with it."""
 
@@ -114,13 +137,16 @@ class Esbuild:
 
     Args:
         program: path of the program; None takes the one in the wheel.
+        memory_max: bytes of address space it may take, where the system can hold it to that
+            (Linux); None does not ask. Whoever gives it bytes of strangers sets this.
     """
 
     _child: asyncio.subprocess.Process | None = None
     """Changed only under `_turn`. When set, it has said its version and owes no answer."""
 
-    def __init__(self, program: Path | None = None) -> None:
+    def __init__(self, program: Path | None = None, *, memory_max: int | None = None) -> None:
         self._program = program
+        self._memory_max = memory_max
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -156,8 +182,9 @@ class Esbuild:
 
         Raises:
             UserError: PROGRAM_MISSING.
-            InternalError: BUNDLER_PROTOCOL; esbuild died, said nothing for too long, or spoke
-                another language. The next build starts another child.
+            InternalError: BUNDLER_PROTOCOL; esbuild died, said nothing for too long (both are
+                Overwhelmed), or spoke another language. The next build starts another child.
+            TooMuch: only with `Request.imports_max`.
         """
         async with self._turn:
             used = self._child
@@ -165,12 +192,12 @@ class Esbuild:
                 return await self._ask(request)
             except _Gone as gone:
                 if gone.child is not used:
-                    raise _broken("died", gone.said) from gone
+                    raise _overwhelmed("died", gone.said) from gone
             # It may have died long before we spoke to it: that is no failure of this build.
             try:
                 return await self._ask(request)
             except _Gone as gone:
-                raise _broken("died twice", gone.said) from gone
+                raise _overwhelmed("died twice", gone.said) from gone
 
     async def close(self) -> None:
         """End the child. A second call does nothing."""
@@ -196,6 +223,8 @@ class Esbuild:
         except OSError as error:
             raise _unusable(program, error.strerror or str(error)) from error
         self._child = child
+        if self._memory_max is not None:
+            _confine(child.pid, self._memory_max)
         greeted = False
         try:
             async with asyncio.timeout(limits.ESBUILD_START_S.value):
@@ -216,27 +245,36 @@ class Esbuild:
     async def _ask(self, request: Request) -> Reply:
         child = await self._running()
         answered = False
+        wait_s = limits.ESBUILD_BUILD_S.value if request.wait_s is None else request.wait_s
         try:
-            async with asyncio.timeout(limits.ESBUILD_BUILD_S.value):
+            async with asyncio.timeout(wait_s):
                 reply = await _exchange(child, request)
             answered = True
             return reply
         except TimeoutError as error:
-            raise _broken(f"did not answer in {limits.ESBUILD_BUILD_S.value:g} s") from error
+            raise _overwhelmed(f"did not answer in {wait_s:g} s") from error
+        except _TooLong as error:
+            raise _overwhelmed("says too much", str(error)) from error
         except PacketError as error:
             raise _broken("spoke another language", str(error)) from error
         except (EOFError, ConnectionError) as error:
             raise _Gone(child, await self._end()) from error
         finally:
             if not answered:  # a late answer would be taken for that of the next build
-                await self._end()
+                await self._end(now=request.scan)
 
-    async def _end(self) -> str:
-        """End the child, by force if it must be, and give what it wrote on its standard error."""
+    async def _end(self, *, now: bool = False) -> str:
+        """End the child, by force if it must be, and give what it wrote on its standard error.
+
+        Args:
+            now: it is busy with bytes of a stranger and is not asked.
+        """
         child, self._child = self._child, None
         if child is None:
             return ""
         assert child.stdin is not None, "started with a pipe"
+        if now and child.returncode is None:
+            child.kill()
         child.stdin.close()
         said = b""
         try:
@@ -256,6 +294,7 @@ async def _exchange(child: asyncio.subprocess.Process, request: Request) -> Repl
     assert child.stdin is not None, "started with a pipe"
     child.stdin.write(encode(Packet(1, True, _build_command(request))))
     read: list[str] = []
+    asked = 0
     while True:
         await child.stdin.drain()
         packet = decode(await _read(child))
@@ -264,6 +303,9 @@ async def _exchange(child: asyncio.subprocess.Process, request: Request) -> Repl
             raise PacketError("an object was expected")
         if not packet.is_request:
             return _reply(value, tuple(read))
+        asked += value.get("command") == "on-resolve"
+        if request.imports_max is not None and asked > request.imports_max:
+            raise TooMuch
         child.stdin.write(encode(Packet(packet.id, False, _answer(value, request, read))))
 
 
@@ -278,13 +320,15 @@ def _build_command(request: Request) -> Value:
         "onLoad": load,
     }
     flags: list[Value] = [*request.flags]
+    is_stdin = request.stdin is not None
     return {
         "command": "build",
         "key": 0,
-        "entries": [["", str(request.entry)]],
+        "entries": [] if is_stdin else [["", str(request.entry)]],
         "flags": flags,
-        "write": False,
-        "stdinContents": None,
+        # Outputs that nobody reads are not sent (the flags name the null device as their place).
+        "write": request.scan,
+        "stdinContents": request.stdin,
         "stdinResolveDir": None,
         "absWorkingDir": str(request.folder),
         "nodePaths": [],
@@ -296,6 +340,19 @@ def _build_command(request: Request) -> Value:
 def _answer(value: dict[str, Value], request: Request, read: list[str]) -> Value:
     """Our word on what esbuild asks back in the middle of a build."""
     match value.get("command"):
+        case "on-resolve" if value.get("kind") == "entry-point":
+            return {}
+        case "on-resolve" if request.scan:
+            said = " ".join((request.refusal + str(value.get("kind")), str(value.get("path"))))
+            warning: Value = {
+                "id": "",
+                "pluginName": "",
+                "text": said,
+                "location": None,
+                "notes": [],
+                "detail": 0,
+            }
+            return {"id": 0, "external": True, "path": "amba-run:import", "warnings": [warning]}
         case "on-resolve":
             # Without a location esbuild puts the place of the import there.
             error: Value = {
@@ -324,11 +381,11 @@ def _reply(value: dict[str, Value], read: tuple[str, ...]) -> Reply:
         case {
             "errors": list(errors),
             "warnings": list(warned),
-            "outputFiles": list(files),
             "metafile": bytes(metafile),
         }:
             outputs: dict[str, bytes] = {}
-            for file in files:
+            files = value.get("outputFiles")  # not there where esbuild itself writes them
+            for file in files if isinstance(files, list) else ():
                 match file:
                     case {"path": str(path), "contents": bytes(contents)}:
                         outputs[path] = contents
@@ -346,13 +403,26 @@ async def _read(child: asyncio.subprocess.Process) -> bytes:
     assert child.stdout is not None, "started with a pipe"
     (size,) = struct.unpack("<I", await child.stdout.readexactly(4))
     if size > limits.ESBUILD_PACKET.value:
-        raise PacketError(f"{size} bytes announced, {limits.ESBUILD_PACKET.value} allowed")
+        raise _TooLong(f"{size} bytes announced, {limits.ESBUILD_PACKET.value} allowed")
     return await child.stdout.readexactly(size)
 
 
 def _broken(what: str, said: str = "") -> InternalError:
     text = f"esbuild {what}: {said}" if said else f"esbuild {what}"
     return InternalError(InternalCode.BUNDLER_PROTOCOL, text)
+
+
+def _overwhelmed(what: str, said: str = "") -> Overwhelmed:
+    return Overwhelmed(InternalCode.BUNDLER_PROTOCOL, str(_broken(what, said)))
+
+
+def _confine(pid: int, memory_max: int) -> None:
+    try:
+        from resource import RLIMIT_AS, prlimit
+    except ImportError:  # no Linux
+        return
+    with contextlib.suppress(ProcessLookupError):
+        prlimit(pid, RLIMIT_AS, (memory_max, memory_max))
 
 
 def _unusable(program: Path, why: str) -> UserError:

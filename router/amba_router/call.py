@@ -5,6 +5,7 @@ The whole trust decision is `_stamped`. Steps 3 to 12 of architecture.md section
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -104,10 +105,14 @@ class Call:
         self.started_s = clock.monotonic_s()
 
     def stamped(self) -> bytes:
-        client = self.scope.get("client")
-        peer = client[0] if client else "127.0.0.1"
         return _stamped(
-            self.fields, self.project, self.slot, self.site, peer, self.request_id, self.now_s
+            self.fields,
+            self.project,
+            self.slot,
+            self.site,
+            peer_of(self.scope),
+            self.request_id,
+            self.now_s,
         )
 
     async def fetch(self, receive: Receive, send: Send) -> None:
@@ -127,6 +132,13 @@ class Call:
             return
         try:
             exchange = await self._begin(length)
+        except (Overloaded, TimeoutError) as error:
+            slot.leave()
+            outcome = (
+                Outcome.LOAD_SHED if isinstance(error, Overloaded) else Outcome.EXCEEDED_WALL_TIME
+            )
+            await self.refuse(send, outcome, None)
+            return
         except WireError as error:
             slot.leave()
             await self._unreachable(send, error)
@@ -158,6 +170,8 @@ class Call:
             await self.refuse(relay.send, failure.outcome, failure.problem)
         except Resting as error:
             await self._unreachable(relay.send, error)
+        except Overloaded:
+            await self.refuse(relay.send, Outcome.LOAD_SHED, None)
         except WireError as error:
             await self._broken(relay, relay.send, error)
         finally:
@@ -228,13 +242,23 @@ class Call:
         exchange.begin(method.encode(), self.target, self.stamped(), length)
 
     async def _begin(self, length: int | None) -> Exchange:
-        exchange = self.slot.idle() or await self.slot.exchange()
+        exchange = self.slot.idle() or await self._exchange()
         try:
             self._send_head(exchange, length)
         except BaseException:
             exchange.abort()
             raise
         return exchange
+
+    async def _exchange(self) -> Exchange:
+        """A way to send the request, perhaps of an isolate that starts for it.
+
+        Raises:
+            TimeoutError: the function's first byte would come too late.
+        """
+        first_byte_ms = self.slot.limits.first_byte_ms
+        async with asyncio.timeout(first_byte_ms / 1000 if first_byte_ms else None):
+            return await self.slot.exchange()
 
     async def _answer(self, relay: Relay) -> None:
         """The guest's answer, or the one its outcome has; then the event."""
@@ -336,6 +360,8 @@ class Call:
             self.tell(status, outcome, None)
         except Refused as refusal:
             await self._refused(send, refusal)
+        except Overloaded:
+            await self.refuse(send, Outcome.LOAD_SHED, None)
         except WireError as error:
             await self._unreachable(send, error)
         finally:
@@ -362,6 +388,12 @@ class Call:
             await self.refuse(send, Outcome.LOAD_SHED, problem)
             return
         await self.refuse(send, Outcome.INTERNAL_ERROR, None)
+
+
+def peer_of(scope: Scope) -> str:
+    """The caller's address, as the worker is told it. Source: contract H-3, D.8."""
+    client = scope.get("client")
+    return client[0] if client else "127.0.0.1"
 
 
 def _read_head(headers: Headers, tell_header: bytes) -> tuple[Outcome, Tell | None, Headers]:

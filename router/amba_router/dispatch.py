@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from amba_router.asgi import App, Receive, Scope, Send
-from amba_router.call import Call, Fields
+from amba_router.call import Call, Fields, peer_of
+from amba_router.headers import strip
 from amba_router.hosts import Hosts, Plane, Site
 from amba_router.journal import Journal
 from amba_router.problem import BAD_HOST, MISDIRECTED, Problem, not_found
+from amba_router.rate_limit import RateCounter
 from amba_router.relay import Relay, Whole
 from amba_router.routes import Project, Projects, Route
 from amba_runtime import limits
@@ -98,6 +100,12 @@ class Dispatcher:
             await problem.answer(send, request_id, head=head)
             return
         if plane is Plane.CDN:
+            if scope["type"] == "websocket":
+                problem = Problem(
+                    400, "BAD_REQUEST", "invalid_request", "a stored file opens no WebSocket"
+                )
+                await problem.answer(send, request_id)
+                return
             await self._cdn(project, path[1:], scope, send, request_id)
             return
         segment, _, rest = path[1:].partition(b"/")
@@ -116,6 +124,12 @@ class Dispatcher:
                 await problem.answer(send, request_id, head=head)
                 return
         assert slot is not None
+        assert route is not None
+        if route.counter is not None:
+            refusal = route.counter.count(_caller(route.counter, project, scope, fields))
+            if refusal is not None:
+                await refusal.problem().answer(send, request_id, head=head)
+                return
         call = self._call(project, slot, site, scope, fields, rest, request_id, now_s)
         if scope["type"] == "websocket":
             await call.socket(receive, send)
@@ -188,7 +202,12 @@ class Dispatcher:
             return False
         segment, _, rest = path.partition(b"/")
         route = project.routes.get(segment)
-        if route is None or route.slot is None or route.broken is not None:
+        if (
+            route is None
+            or route.slot is None
+            or route.broken is not None
+            or route.counter is not None
+        ):
             return False
         now_s = self._clock.time_s()
         request_id = scope["amba.request_id"] = self._ids.new(now_s)
@@ -262,6 +281,13 @@ def _failing(fault: Exception) -> App:
         raise fault
 
     return fail
+
+
+def _caller(counter: RateCounter, project: Project, scope: Scope, fields: Fields) -> str:
+    """Whom a request counts for: what the worker will be told of its caller. Source: D.8."""
+    if counter.limit.key == "user_id":
+        return project.identities.of(strip(fields)).user_id
+    return peer_of(scope)
 
 
 async def _show_broken(

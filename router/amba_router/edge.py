@@ -12,7 +12,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -30,18 +30,19 @@ from amba_router.heads import (
     HEAD_TOO_LARGE,
     TARGET_TOO_LONG,
     judge,
+    judge_socket,
     origin_form,
     without_upgrade,
 )
-from amba_router.problem import BAD_REQUEST, Problem
+from amba_router.problem import BAD_REQUEST, INTERNAL, Problem
 from amba_router.relay import Whole
 from amba_runtime import limits
 from amba_runtime.wire import Headers
 
+if TYPE_CHECKING:
+    from amba_router.upgrade import EdgeSocket
+
 logger = logging.getLogger("amba.edge")
-
-_INTERNAL = Problem(500, "INTERNAL", "internal", "amba-run failed; its log says why")
-
 
 Offer = Callable[[Scope, Whole, Callable[[App], None]], bool]
 """An app may take a request without a task: see `Dispatcher.offer`."""
@@ -95,7 +96,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.send_400_response("")
         except httptools.HttpParserUpgrade as stop:
             if self._replayed is None:
-                self.handle_websocket_upgrade()
+                self._become_socket(data[int(stop.args[0]) :])
             else:
                 self._read_on(self._replayed + data[int(stop.args[0]) :])
         if self._progress:
@@ -118,6 +119,16 @@ class EdgeProtocol(HttpToolsProtocol):
         """
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(data)
+
+    def _become_socket(self, rest: bytes) -> None:
+        """Hand the connection over, with the head that was judged and what came behind it."""
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        made: Any = self.ws_protocol_class
+        socket_ = cast("EdgeSocket", made(self.config, self.server_state, self.app_state))
+        socket_.connection_made(self.transport)
+        self.transport.set_protocol(socket_)
+        socket_.begin(origin_form(self.url), self.headers, rest)
 
     def on_message_begin(self) -> None:
         """A new request starts."""
@@ -161,12 +172,13 @@ class EdgeProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= limits.EDGE_PIPELINED.value:
             self._refuse(BAD_REQUEST)  # what waits already is answered, then the connection ends
         upgrade: bool = parser.should_upgrade()
-        if upgrade and self._should_upgrade():
+        # an upgrade is no such thing in HTTP/1.0 (RFC 9110 section 7.8)
+        if upgrade and version != "1.0" and self._should_upgrade():
             if before is not None and not before.response_complete:
                 self._refuse(BAD_REQUEST)  # a WebSocket cannot start behind an answer under way
-            # the parent hands the connection to the WebSocket protocol, which parses it again
-            seen: Any = {"method": method, "headers": self.headers}
-            self.scope = seen
+            problem = judge_socket(method, self.headers)
+            if problem is not None:
+                self._refuse(problem)
             return
         raw_path, mark, query = origin_form(self.url).partition(b"?")
         path = raw_path.decode("ascii")
@@ -445,7 +457,7 @@ class Cycle(RequestResponseCycle):
     async def send_500_response(self) -> None:
         """In the platform's envelope, and never a stack."""
         known: Any = self.scope.get("amba.request_id")
-        await _INTERNAL.answer(self.send, known)
+        await INTERNAL.answer(self.send, known)
 
     async def send(self, message: Any) -> None:
         """Take one ASGI message."""
@@ -519,14 +531,19 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         parts = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in self.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        lines = 2 + len(self.default_headers) + len(headers)
+        lines = 2 + len(headers)
+        dated = False
         for name, value in headers:
             if name == b"content-length":
                 self.chunked_encoding = False
                 self.expected_content_length = int(value)
+            elif name == b"date":
+                dated = True
             parts += (name, b": ", value, b"\r\n")
+        if not dated:
+            lines += len(self.default_headers)
+            for name, value in self.default_headers:
+                parts += (name, b": ", value, b"\r\n")
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self.expected_content_length = 0
             self.chunked_encoding = False

@@ -20,6 +20,11 @@ EDGE_SIGNATURE = b"x-amba-edge-signature"
 CONNECTING_IP = b"cf-connecting-ip"
 """Set from the peer, never taken from the caller. Source: contract H-3, D.8."""
 
+CLIENT_ALLOWED = (
+    b"X-Api-Key, Authorization, Content-Type, If-None-Match, X-Amba-Timezone, Time-Zone"
+)
+"""What a browser may send to the client plane. Source: contract A.8."""
+
 _STAMP = b"".join(
     b"%b: %%b\r\n" % name
     for name in (

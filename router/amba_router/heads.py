@@ -27,6 +27,14 @@ _TRANSFER_ENCODING = Problem(
     501, "TRANSFER_ENCODING", "invalid_request", "the only transfer coding taken is chunked"
 )
 
+_NO_SOCKET = Problem(
+    400,
+    "BAD_REQUEST",
+    "invalid_request",
+    "a WebSocket begins with a GET that has no body, in version 13 of the protocol",
+    extra=((b"sec-websocket-version", b"13"),),
+)
+
 _NEVER_IN_A_TARGET = b'#<>"'
 """RFC 3986 allows none of these, browsers escape them, and workerd answers such a target itself,
 in its own words. It does the same for a backtick in a path, but takes one in a query."""
@@ -69,6 +77,20 @@ def judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Probl
     if b"`" in url and b"`" in url.partition(b"?")[0]:
         return BAD_REQUEST
     return None
+
+
+def judge_socket(method: str, headers: list[tuple[bytes, bytes]]) -> Problem | None:
+    """What is wrong with a WebSocket request that `judge` has passed, or None.
+
+    A key is looked for by the WebSocket protocol itself. Source: RFC 6455 section 4.2.1.
+    """
+    version = b""
+    for name, value in headers:
+        if name == b"sec-websocket-version":
+            version = value
+        elif name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return _NO_SOCKET
+    return None if method == "GET" and version == b"13" else _NO_SOCKET
 
 
 def origin_form(url: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -69,7 +69,7 @@ class Identities:
     """The credentials of one project.
 
     Args:
-        session_key: signs session tokens (HS256), 32 bytes or more.
+        session_key: signs session tokens (HS256), 32 bytes or more; `set_session_keys` has more.
         persona: who a request without any credential is.
     """
 
@@ -77,15 +77,28 @@ class Identities:
         self, project_id: str, *, session_key: bytes, clock: Clock, persona: Identity = NOBODY
     ) -> None:
         self._project_id = project_id
-        self._key = session_key
+        self._keys: tuple[bytes, ...] = (session_key,)
         self._clock = clock
         self._persona = persona
-        self._pats: dict[bytes, str] = {}
+        self._pats: Mapping[bytes, str] = {}
         self._seen: dict[bytes, tuple[Identity, float]] = {}
 
     def add_pat(self, pat: str, developer_id: str) -> None:
         """Let a personal access token speak for a developer; only its hash is kept."""
-        self._pats[hashlib.sha256(pat.encode()).digest()] = check_id("developer id", developer_id)
+        hashed = hashlib.sha256(pat.encode()).digest()
+        self.set_pats({**self._pats, hashed: check_id("developer id", developer_id)})
+
+    def set_pats(self, pats: Mapping[bytes, str]) -> None:
+        """All that hold: SHA-256 of the token -> developer id. Kept, not copied."""
+        self._pats = pats
+        self._seen.clear()
+
+    def set_session_keys(self, keys: tuple[bytes, ...]) -> None:
+        """Newest first: the newest signs, all verify; at least one."""
+        if not keys:
+            raise ValueError("a project has at least one session key")
+        self._keys = keys
+        self._seen.clear()
 
     def mint_session(self, user_id: str, *, anonymous_id: str | None = None) -> str:
         """A session token for an end user: a JWT with `sub`, `pid`, `anon`, `iat`, `exp`.
@@ -104,7 +117,7 @@ class Identities:
         }
         # pyjwt leaves a type open here and in `decode`
         encode = cast(Callable[..., str], jwt.encode)  # pyright: ignore[reportUnknownMemberType]
-        return encode(claims, self._key, algorithm=_ALGORITHM)
+        return encode(claims, self._keys[0], algorithm=_ALGORITHM)
 
     def of(self, fields: Headers) -> Identity:
         """Who sent these headers. Nobody for a bad credential: never an error (H-4)."""
@@ -145,20 +158,7 @@ class Identities:
         import jwt
 
         try:
-            decode = cast(
-                Callable[..., dict[str, Any]],
-                jwt.decode,  # pyright: ignore[reportUnknownMemberType]
-            )
-            claims = decode(
-                text,
-                self._key,
-                algorithms=[_ALGORITHM],
-                options={
-                    "require": ["sub", "pid", "exp"],
-                    "verify_exp": False,
-                    "verify_iat": False,
-                },
-            )
+            claims = self._claims(text)
             until_s = float(claims["exp"])
             if until_s <= self._clock.time_s():
                 return NOBODY, 0.0, "the session token has expired"
@@ -169,3 +169,27 @@ class Identities:
             return Identity(user_id=check_id("user id", claims["sub"])), until_s, ""
         except (jwt.InvalidTokenError, UserError, ValueError, TypeError, OverflowError) as error:
             return NOBODY, 0.0, f"the session token is not valid ({error})"
+
+    def _claims(self, text: str) -> dict[str, Any]:
+        import jwt
+
+        decode = cast(
+            Callable[..., dict[str, Any]],
+            jwt.decode,  # pyright: ignore[reportUnknownMemberType]
+        )
+        fault = jwt.InvalidSignatureError("there is no key")
+        for key in self._keys:
+            try:
+                return decode(
+                    text,
+                    key,
+                    algorithms=[_ALGORITHM],
+                    options={
+                        "require": ["sub", "pid", "exp"],
+                        "verify_exp": False,
+                        "verify_iat": False,
+                    },
+                )
+            except jwt.InvalidSignatureError as error:
+                fault = error
+        raise fault

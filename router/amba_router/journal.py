@@ -112,7 +112,10 @@ def _share_cpu(invocations: dict[str, Invocation]) -> None:
         slot = group[0].slot
         isolate = slot.isolate if slot is not None else None
         used_s = isolate.cpu_s() if isolate is not None else None
-        if slot is None or used_s is None:
+        if slot is None:
+            continue
+        slot.used()
+        if used_s is None:
             continue
         share_ms = max(0.0, used_s - slot.cpu_seen_s) * 1000 / len(group)
         slot.cpu_seen_s = used_s

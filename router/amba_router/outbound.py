@@ -52,6 +52,7 @@ class Outbound:
         policy: shared by all functions of a server.
         app: the server's own ASGI app, called in process.
         client: this function's alone: kept connections are never shared between tenants.
+        shut: nothing gets out until `unlock`: the version is on trial.
         on_denied: called for every request that got no answer from where it wanted to go.
     """
 
@@ -62,17 +63,22 @@ class Outbound:
         client: OutboundClient,
         *,
         on_denied: OnDenied = log_denied,
+        shut: bool = False,
     ) -> None:
         self._policy = policy
         self._app = app
         self._client = client
         self._on_denied = on_denied
+        self._shut = shut
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request of the engine."""
         # The gates of the limits issue stand here, before any decision: trace hops (508 at
         # trace_depth), subrequests in all and at once, bytes per day, a function's own allowlist.
+        if self._shut:
+            self._on_denied(request.method, _on_trial(request))
+            return Response(502, _NoHeaders())
         if request.method == "CONNECT":
             return self._not_emulated(request, _NO_CONNECT)
         if request.upgrade and not _asks_websocket(request):
@@ -92,6 +98,10 @@ class Outbound:
         self._on_denied(request.method, decision)
         return Response(502, _NoHeaders())
 
+    def unlock(self) -> None:
+        """The version serves from here on."""
+        self._shut = False
+
     async def close(self) -> None:
         """End kept connections and calls of our app that are still at work. Idempotent."""
         self._client.close()
@@ -104,6 +114,14 @@ class Outbound:
         denied = Denied(printable(request.target), DeniedReason.NOT_EMULATED, message)
         self._on_denied(request.method, denied)
         return Response(501, [(b"content-type", b"text/plain; charset=utf-8")], body)
+
+
+def _on_trial(request: Request) -> Denied:
+    return Denied(
+        printable(request.target),
+        DeniedReason.NOT_ACTIVE,
+        "a version that does not serve yet reaches nothing",
+    )
 
 
 class _NoHeaders(Headers):

@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from amba_router.asgi import Receive, Scope, Send
+from amba_router.asgi import App, Receive, Scope, Send
 from amba_router.problem import Problem
 
 PLANES = frozenset({"v1", "admin", "client", "auth", "ai", "webhooks"})
 """First path segments of the platform API. Source: contract E.0; interface.md section 1."""
 
+CONTROL_PLANES = frozenset({"v1", "admin", "client", "auth", "openapi.json"})
+"""Those that the control plane answers for."""
+
 
 class Platform:
-    """An ASGI app. Args: ready: tells whether requests can be served."""
+    """An ASGI app.
 
-    def __init__(self, *, ready: Callable[[], bool]) -> None:
+    Args:
+        ready: tells whether requests can be served.
+        control: answers for the planes of the API; None says 501 for all of it.
+    """
+
+    def __init__(self, *, ready: Callable[[], bool], control: App | None = None) -> None:
         self._ready = ready
+        self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -31,6 +40,9 @@ class Platform:
             await _json(send, 200 if ready else 503, {"ready": ready}, head=head)
             return
         first = path.lstrip("/").partition("/")[0]
+        if self._control is not None and first in CONTROL_PLANES:
+            await self._control(scope, receive, send)
+            return
         if first in PLANES:
             problem = Problem(
                 501,

@@ -15,7 +15,10 @@ from amba_router.asgi import Send
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An answer that says what is wrong; `retry_after_s` becomes `Retry-After`."""
+    """An answer that says what is wrong; `retry_after_s` becomes `Retry-After`.
+
+    `extra` are header fields besides.
+    """
 
     status: int
     code: str
@@ -24,6 +27,7 @@ class Problem:
     details: dict[str, Any] = field(default_factory=lambda: dict[str, Any]())
     retry_after_s: int | None = None
     allow: str | None = None
+    extra: tuple[tuple[bytes, bytes], ...] = ()
 
     def body(self, request_id: str | None) -> bytes:
         """The envelope as JSON."""
@@ -50,6 +54,7 @@ class Problem:
             fields.append((b"retry-after", b"%d" % self.retry_after_s))
         if self.allow is not None:
             fields.append((b"allow", self.allow.encode()))
+        fields += self.extra
         return fields
 
     async def answer(self, send: Send, request_id: str | None, *, head: bool = False) -> None:
@@ -83,6 +88,7 @@ MISDIRECTED = Problem(
     421, "MISDIRECTED", "invalid_request", "this server does not answer for that host"
 )
 BAD_REQUEST = Problem(400, "BAD_REQUEST", "invalid_request", "the request is not valid HTTP/1.1")
+INTERNAL = Problem(500, "INTERNAL", "internal", "amba-run failed; its log says why")
 PAYLOAD_TOO_LARGE = Problem(
     413, "PAYLOAD_TOO_LARGE", "invalid_request", "the request body passes the function's limit"
 )

@@ -142,7 +142,7 @@ class Relay:
                     self.gone = True
                     # the guest's body promise rejects; what it makes of that is soon ended
                     exchange.cut()
-                    self._cut = self._loop.call_later(numbers.CUT_BODY_S.value, exchange.abort)
+                    self._cut = self._loop.call_later(numbers.CUT_BODY_S.value, self._abort)
                     return
                 body: bytes = message.get("body", b"")
                 size += len(body)
@@ -169,7 +169,12 @@ class Relay:
         while message["type"] != "http.disconnect":
             message = await self._receive()
         self.gone = True
-        self.exchange.abort()
+        self._abort()
+
+    def _abort(self) -> None:
+        """End the guest's work, unless its connection was given back: it is not ours any more."""
+        if not self._released:
+            self.exchange.abort()
 
     # answer
 
@@ -210,7 +215,7 @@ class Relay:
             left_s = self._deadline_s - self._loop.time()
             if left_s <= 0:
                 self.timed_out = True
-                self.exchange.abort()
+                self._abort()
                 sender, self._sender = self._sender, None
                 if sender is not None and sender.cancel():
                     sender.uncancel()  # ours alone: `_pass_on` turns it into an error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from amba_router.identity import Identities
+from amba_router.rate_limit import RateCounter
 from amba_router.signing import Keyring
 from amba_runtime.manifest import FunctionName, ProjectId
 from amba_runtime.pool import Slot
@@ -16,18 +17,24 @@ class Route:
 
     Attributes:
         slot: the version that serves; None while there has been none that starts.
+        counter: counts requests against its rate limit; None where it has none.
         broken: why the newest source is not what serves, as an HTML page and a message;
             set by the dev loop.
     """
 
     name: FunctionName
     slot: Slot | None = None
+    counter: RateCounter | None = None
     broken: tuple[str, bytes] | None = None
 
 
 @dataclass(slots=True)
 class Project:
-    """A tenant: its label, its keys, its functions by the bytes of their path segment."""
+    """A tenant: its label, its keys, its functions by the bytes of their path segment.
+
+    `keyring` never changes for one `Project`: what is stamped and what the isolates behind its
+    routes verify with belong together, so that new keys are a new `Project` with new slots.
+    """
 
     id: ProjectId
     slug: str
@@ -49,6 +56,11 @@ class Projects:
     def add(self, project: Project) -> None:
         """Make a project reachable."""
         self._by_slug[project.slug] = project
+
+    def remove(self, project: Project) -> None:
+        """Make it unknown. Nothing when another one has its slug by now."""
+        if self._by_slug.get(project.slug) is project:
+            del self._by_slug[project.slug]
 
     def get(self, slug: str) -> Project | None:
         """By its DNS label."""

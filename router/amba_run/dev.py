@@ -19,6 +19,7 @@ from typing import Any
 from amba_bundler.build import BuildOptions, build
 from amba_bundler.esbuild import Esbuild
 from amba_bundler.messages import BuildFailed, render_errors
+from amba_bundler.scan import EsbuildScan
 from amba_router.identity import Identity
 from amba_router.routes import Project, Route
 from amba_run import dev_state
@@ -29,15 +30,16 @@ from amba_run.discovery import Discovery, FunctionSource, SourceKind, discover, 
 from amba_run.node import SUFFIX, Node, Tenant
 from amba_run.report import Reporter
 from amba_run.secrets_files import SECRETS_FILES, load_secrets
-from amba_run.stacks import stack_in_sources
 from amba_run.watcher import Watcher
 from amba_runtime import limits
-from amba_runtime.admission import Violation, judge, judge_start
+from amba_runtime.admission import admit
 from amba_runtime.clock import Clock
-from amba_runtime.engine.base import Engine, StartFailed
+from amba_runtime.engine.base import Engine
 from amba_runtime.errors import AmbaRunError, UserCode, UserError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import FunctionName
+from amba_runtime.pool import Slot
+from amba_runtime.violations import NO_PYTHON, Rejected, Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class _Function:
     """Its source was removed or moved: what is being started for it will not serve."""
     built_s: float = 0.0
     """When its newest build began, by the wall clock."""
+    looks: int = 0
+    """Builds in a row that failed on files saved just before: perhaps only half of a save."""
 
 
 class DevServer:
@@ -262,9 +266,10 @@ class DevServer:
                 switched = await self._deploy(function)
             except AmbaRunError as error:
                 self._failed(function, error)
-            except _Refused as refusal:
+            except Rejected as refusal:
                 self._refused(function, refusal.violations)
             else:
+                function.looks = 0
                 if reload and (switched or healed):
                     ms = (self._clock.monotonic_s() - began_s) * 1000
                     self._say.reload(function.source.name, function.version, ms)
@@ -276,11 +281,18 @@ class DevServer:
         name = function.source.name
         if isinstance(error, BuildFailed):
             function.inputs = frozenset(error.inputs)
-            if self._watcher is not None and (
-                error.code is UserCode.ENTRY_NOT_FOUND
-                or _saved_since(function.inputs, function.built_s)
+            if self._watcher is not None and error.code is UserCode.ENTRY_NOT_FOUND:
+                return  # removed, or being replaced: the next change tells
+            since_s = function.built_s - limits.WATCH_SLACK_S.value
+            if (
+                self._watcher is not None
+                and function.looks < limits.WATCH_LOOKS.value
+                and _saved_since(function.inputs, since_s)
             ):
-                return  # half-saved, or removed: the next change tells
+                function.looks += 1
+                self._spawn(self._look_again(function))
+                return
+            function.looks = 0
             text = render_errors(error.errors)
             said = function.route.broken
             self._break(function, f"the newest source does not build: {error.message}", text)
@@ -292,8 +304,16 @@ class DevServer:
         self._break(function, str(error), str(error))
         self._say.warn(f"{name}: {_worded(error)}")
 
+    async def _look_again(self, function: _Function) -> None:
+        await self._clock.sleep(limits.WATCH_SLACK_S.value)
+        await self._update(function, reload=True)
+
     def _refused(self, function: _Function, violations: tuple[Violation, ...]) -> None:
-        text = "\n".join(f"{v.code}: {v.message}\n{v.stack}" for v in violations)
+        entry = function.source.entry
+        name = entry.relative_to(self._folder) if entry.is_relative_to(self._folder) else entry
+        # what is wrong with the bundle as a whole is told of its entry file
+        violations = tuple(v if v.file else replace(v, file=name.as_posix()) for v in violations)
+        text = "\n\n".join(v.as_text() for v in violations)
         self._break(function, f"the newest source was refused: {violations[0].message}", text)
         self._tell(lambda: self._say.rejected(function.source.name, violations))
 
@@ -309,11 +329,11 @@ class DevServer:
 
         Raises:
             AmbaRunError: BuildFailed, or the engine cannot be had.
-            _Refused: the bundle may not serve.
+            Rejected: the bundle may not serve.
         """
         source = function.source
         if source.kind is SourceKind.PYTHON:
-            raise _Refused(_PYTHON)
+            raise Rejected((NO_PYTHON,))
         built = await build(source.entry, BuildOptions(root=self._folder), esbuild=self._esbuild)
         function.inputs = frozenset(built.inputs)
         config = self._config
@@ -330,8 +350,9 @@ class DevServer:
             return False
         project = self.node.projects.all()[0]
         secrets, function_limits, storage, date = settings
-        try:
-            slot = await self.node.start(
+
+        async def start() -> Slot:
+            return await self.node.start(
                 project,
                 source.name,
                 built.bundle,
@@ -341,15 +362,15 @@ class DevServer:
                 storage=storage,
                 compatibility_date=date,
             )
-        except StartFailed as failure:
-            violation = judge_start(failure)
-            stack = stack_in_sources(built.bundle, violation.stack)
-            raise _Refused((replace(violation, stack=stack),)) from failure
-        assert slot.description is not None
-        violations = judge(slot.description)
-        if violations:
-            await self.node.discard(slot)
-            raise _Refused(violations)
+
+        slot = await admit(
+            built.bundle,
+            scan=EsbuildScan(self._esbuild),
+            start=start,
+            description_of=lambda slot: slot.description,
+            discard=self.node.discard,
+            name=f"{source.name}.js",
+        )
         if function.gone:
             await self.node.discard(slot)
             return False
@@ -368,6 +389,9 @@ class DevServer:
         """Files changed: update what they concern. Runs on the event loop."""
         if self._stopping:
             return
+        replaced = self._watcher.touched(paths) if self._watcher is not None else frozenset[Path]()
+        if replaced:
+            self._spawn(self._rewatch(replaced))
         settings = {self._folder / name for name in (*CONFIG_FILES, *SECRETS_FILES)}
         if paths & settings:
             self._spawn(self._reconfigure(project))
@@ -425,43 +449,43 @@ class DevServer:
         await self._rediscover(project)
         await asyncio.gather(*[self._update(f, reload=True) for f in self._functions.values()])
 
-    async def _rewatch(self) -> None:
+    async def _rewatch(self, replaced: frozenset[Path] = frozenset()) -> None:
         """Watch the folders of every input, the folder itself, and its direct subfolders.
 
-        What was saved after it was read and before the watch stood is looked at again.
+        What was saved after it was read and before the watch stood is looked at again, and all
+        that lies in folders that were replaced: their files may be of any age.
         """
         if self._watcher is None or self._stopping:
             return
         folders = {path.parent for f in self._functions.values() for path in f.inputs}
         folders.add(self._folder)
         if self._options.path.is_dir():
-            folders.update(
-                child
-                for child in self._folder.iterdir()
-                if child.name[0] not in "._" and child.name != "node_modules" and child.is_dir()
-            )
+            with contextlib.suppress(OSError):  # gone in that moment: its coming back is told
+                folders.update(
+                    child
+                    for child in self._folder.iterdir()
+                    if child.name[0] not in "._" and child.name != "node_modules" and child.is_dir()
+                )
         try:
             stands_anew = await self._watcher.watch(folders)
         except (OSError, TimeoutError) as error:
             self._say.warn(f"changes cannot be watched ({error}); amba-run doctor says more")
             return
-        if stands_anew:
+        if replaced and not self._folder.is_dir():
+            await self._clock.sleep(limits.WATCH_GONE_S.value)
+        if stands_anew or replaced:
             project = self.node.projects.all()[0]
             self._spawn(self._rediscover(project))
             for function in self._functions.values():
-                if _saved_since(function.inputs, function.built_s - limits.WATCH_SLACK_S.value):
+                if not replaced.isdisjoint(path.parent for path in function.inputs) or _saved_since(
+                    function.inputs, function.built_s - limits.WATCH_SLACK_S.value
+                ):
                     self._spawn(self._update(function, reload=True))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Refused(Exception):
-    def __init__(self, violations: tuple[Violation, ...]) -> None:
-        super().__init__(violations[0].message)
-        self.violations = violations
 
 
 def _worded(error: AmbaRunError) -> str:
@@ -474,15 +498,6 @@ def _saved_since(inputs: Iterable[Path], at_s: float) -> bool:
             if path.stat().st_mtime >= at_s:
                 return True
     return False
-
-
-_PYTHON = (
-    Violation(
-        "NOT_EMULATED",
-        "functions written in Python are not emulated yet",
-        "write it in JavaScript or TypeScript",
-    ),
-)
 
 
 def _page(name: str, message: str, text: str) -> bytes:

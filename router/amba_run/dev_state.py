@@ -43,12 +43,12 @@ class Credentials:
         """Fresh ones. Source: contract A.6, E.0, H-20, H-24 (forms)."""
         return cls(
             project_id=entropy.uuid4(),
-            pat=entropy.token("amb_dpat_"),
-            client_key=entropy.token("amb_dev_ck_"),
-            server_key=entropy.token("amb_dev_sk_"),
-            internal_token=entropy.token("amb_int_"),
-            signing_secret=entropy.token("whsec_"),
-            session_key=entropy.key_bytes(32).hex(),
+            pat=entropy.pat(),
+            client_key=entropy.api_key("client", "development"),
+            server_key=entropy.api_key("server", "development"),
+            internal_token=entropy.internal_token(),
+            signing_secret=entropy.signing_secret(),
+            session_key=entropy.session_key(),
         )
 
     @property

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 from amba_router.asgi import App, Scope, Send
 from amba_router.dispatch import Dispatcher
+from amba_router.forwarded import BehindProxies, Proxies
 from amba_router.hosts import Hosts
 from amba_router.identity import NOBODY, Identities, Identity
 from amba_router.journal import Journal
@@ -25,6 +27,7 @@ from amba_router.routes import Project, Projects, Route
 from amba_router.services.storage.routes import serve_object
 from amba_router.services.storage.service import StorageService
 from amba_router.signing import Keyring
+from amba_router.store.state import State
 from amba_run.gate import Gate
 from amba_run.serve import Listener, bind, own_addresses
 from amba_runtime.bindings.platform import platform_env
@@ -33,11 +36,27 @@ from amba_runtime.egress import EgressPolicy, OwnAddresses
 from amba_runtime.engine.base import Engine
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.pool import Slot
+from amba_runtime.slot import Env, Kept, Room, Slot
 
 SUFFIX = "fn.localhost"
 CDN_SUFFIX = "cdn.localhost"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """How a server is reached from outside. Source: interface.md section 1.
+
+    Attributes:
+        suffix, cdn_suffix: what follows a project's slug, lower case.
+        public_url: origin of the platform API, `https://api.example.com`, lower case, without
+            path; it gives `fn_url` its scheme and port. None is what is listened on.
+    """
+
+    suffix: str = SUFFIX
+    cdn_suffix: str = CDN_SUFFIX
+    public_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +71,9 @@ class Tenant:
     persona: Identity = NOBODY
     pats: tuple[tuple[str, str], ...] = ()
     """(token, developer id)."""
+    older_signing: tuple[str, ...] = ()
+    older_sessions: tuple[bytes, ...] = ()
+    """Newest first; they verify, and sign nothing."""
 
 
 class Node:
@@ -66,19 +88,31 @@ class Node:
         *,
         engine: Engine,
         clock: Clock,
-        state: Path,
+        state: Path | State,
         egress_allow: Iterable[str] = (),
         token: str | None = None,
+        addresses: Addresses | None = None,
+        proxies: Proxies | None = None,
+        room: Room | None = None,
     ) -> None:
-        """Args: token: what callers from beyond loopback have to know; None asks nothing."""
+        """Args:
+        state: a folder that is opened at the first use of STORAGE, or one that is open.
+        token: what callers from beyond loopback have to know; None asks nothing.
+        proxies: whose word on a caller's address counts.
+        room: who may have an isolate at all; None is everybody.
+        """
+        self.addresses = addresses or Addresses()
         self.journal = Journal()
         self.projects = Projects()
         self.origin = ""
         self.port = 0
+        self._public = urlsplit("http://127.0.0.1")
         self._engine = engine
         self._clock = clock
         self._egress_allow = tuple(egress_allow)
         self._token = token
+        self._proxies = proxies
+        self._room = room
         self._roots = TrustedRoots()
         self._storage = StorageService(state, clock)
         self._sockets: list[socket.socket] = []
@@ -90,8 +124,14 @@ class Node:
         self._retiring: set[asyncio.Task[None]] = set()
         self._ready = False
 
-    async def open(self, *, host: str, port: int) -> None:
-        """Bind, start the engine. Requests are answered from `listen` on."""
+    async def open(
+        self, *, host: str, port: int, platform: Callable[[Callable[[], bool]], App] | None = None
+    ) -> None:
+        """Bind, start the engine. Requests are answered from `listen` on.
+
+        Args:
+            platform: makes what answers on the bare host, given what tells readiness.
+        """
         self._sockets = bind(host, port)
         self.port = self._sockets[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
@@ -102,9 +142,20 @@ class Node:
         platform_hosts = LOOPBACK_NAMES | {shown}
         if everywhere:
             platform_hosts |= own_addresses()
-        hosts = Hosts(suffix=SUFFIX, cdn_suffix=CDN_SUFFIX, platform=platform_hosts)
+        self._public = urlsplit(self.addresses.public_url or self.origin)
+        platform_hosts |= {_host_of(self._public)}
+        addresses = self.addresses
+        hosts = Hosts(
+            suffix=addresses.suffix, cdn_suffix=addresses.cdn_suffix, platform=platform_hosts
+        )
         self._policy = EgressPolicy(
-            OwnAddresses(port=self.port, api_hosts=platform_hosts),
+            OwnAddresses(
+                port=self._public.port or _DEFAULT_PORTS[self._public.scheme],
+                suffix=addresses.suffix,
+                cdn_suffix=addresses.cdn_suffix,
+                api_hosts=platform_hosts,
+                scheme=self._public.scheme,
+            ),
             resolver=SystemResolver(),
             allow=self._egress_allow,
         )
@@ -113,7 +164,7 @@ class Node:
             projects=self.projects,
             journal=self.journal,
             clock=self._clock,
-            platform=Platform(ready=lambda: self._ready),
+            platform=(platform or _no_control)(lambda: self._ready),
             cdn=self._serve_object,
         )
         await self._engine.open()
@@ -124,22 +175,43 @@ class Node:
         app: App = self._dispatcher
         if self._token is not None:
             app = Gate(app, self._token)
+        if self._proxies is not None:
+            app = BehindProxies(app, self._proxies)
         self._listener = Listener(app, self._sockets)
         await self._listener.open()
         self._ready = True
 
+    @property
+    def api_url(self) -> str:
+        """`AMBA_API_URL`: the public URL's origin, else our own."""
+        return self.addresses.public_url or self.origin
+
+    def fn_url(self, slug: str, name: str) -> str:
+        """Where a function answers, as it works when pasted. Source: contract A.1."""
+        return f"{self._public.scheme}://{self._authority(slug, self.addresses.suffix)}/{name}"
+
+    def _authority(self, slug: str, suffix: str) -> str:
+        port = self._public.port
+        return f"{slug}.{suffix}" if port is None else f"{slug}.{suffix}:{port}"
+
     def add(self, tenant: Tenant) -> Project:
-        """Make a project reachable."""
+        """Make a project reachable, in the place of one with its slug."""
         identities = Identities(
             tenant.id, session_key=tenant.session_key, clock=self._clock, persona=tenant.persona
         )
         for pat, developer_id in tenant.pats:
             identities.add_pat(pat, developer_id)
-        keyring = Keyring((tenant.signing_secret.encode(),))
+        identities.set_session_keys((tenant.session_key, *tenant.older_sessions))
+        secrets = (tenant.signing_secret, *tenant.older_signing)
+        keyring = Keyring(tuple(secret.encode() for secret in secrets))
         project = Project(tenant.id, tenant.slug, keyring, identities)
         self._tenants[tenant.id] = tenant
         self.projects.add(project)
         return project
+
+    def set_tenant(self, tenant: Tenant) -> None:
+        """Isolates that start from here on are given these keys."""
+        self._tenants[tenant.id] = tenant
 
     def route(self, project: Project, name: FunctionName) -> Route:
         """The function's place in the routes, made when missing; it serves nothing yet."""
@@ -161,32 +233,17 @@ class Node:
 
         Raises:
             StartFailed: its top level throws.
+            Overloaded: there is no room for it.
         """
-        assert self._dispatcher is not None
-        assert self._policy is not None
-        tenant = self._tenants[project.id]
-        env = platform_env(
-            api_url=self.origin,
-            project_id=tenant.id,
-            internal_token=tenant.internal_token,
-            signing_secret=tenant.signing_secret,
-            cdn_host=f"{tenant.slug}.{CDN_SUFFIX}:{self.port}",
-        )
         manifest = Manifest(
-            project.id, name, version, (*env, *secrets), storage, compatibility_date
+            project.id,
+            name,
+            version,
+            (*self.platform_env(project.id), *secrets),
+            storage,
+            compatibility_date,
         )
-        outbound = Outbound(self._policy, self._dispatcher, OutboundClient(self._roots))
-        slot = Slot(
-            self._engine,
-            manifest,
-            bundle,
-            limits_=limits,
-            egress=outbound,
-            storage=self._storage.bucket(project.id) if storage else None,
-            late=self.journal.late,
-            clock=self._clock,
-        )
-        self._outbounds[id(slot)] = outbound
+        slot = self._slot(manifest, bundle, limits, None)
         try:
             await slot.start()
         except BaseException:
@@ -194,8 +251,46 @@ class Node:
             raise
         return slot
 
+    def dormant(self, manifest: Manifest, limits: FunctionLimits, kept: Kept) -> Slot:
+        """A version that was deployed earlier: its first request starts it."""
+        return self._slot(manifest, None, limits, kept)
+
+    def platform_env(self, project_id: str) -> Env:
+        """The strings that every function of a project gets, as of now."""
+        tenant = self._tenants[project_id]
+        return platform_env(
+            api_url=self.api_url,
+            project_id=tenant.id,
+            internal_token=tenant.internal_token,
+            signing_secret=tenant.signing_secret,
+            cdn_host=self._authority(tenant.slug, self.addresses.cdn_suffix),
+        )
+
+    def _slot(
+        self, manifest: Manifest, bundle: Bundle | None, limits: FunctionLimits, kept: Kept | None
+    ) -> Slot:
+        assert self._dispatcher is not None
+        assert self._policy is not None
+        client = OutboundClient(self._roots)
+        outbound = Outbound(self._policy, self._dispatcher, client, shut=kept is None)
+        slot = Slot(
+            self._engine,
+            manifest,
+            bundle,
+            limits_=limits,
+            egress=outbound,
+            storage=self._storage.bucket(manifest.project_id) if manifest.storage else None,
+            late=self.journal.late,
+            clock=self._clock,
+            kept=kept,
+            room=self._room,
+        )
+        self._outbounds[id(slot)] = outbound
+        return slot
+
     def activate(self, route: Route, slot: Slot) -> None:
         """Let a started version serve; the one before drains and ends by itself."""
+        self._outbounds[id(slot)].unlock()
         old, route.slot = route.slot, slot
         route.broken = None
         if old is not None:
@@ -233,6 +328,19 @@ class Node:
             request_id=request_id,
         )
 
+    async def drain(self, *, grace_s: float) -> None:
+        """Take no new requests; let those under way end, and work that outlives them.
+
+        Args:
+            grace_s: what is not done after so many seconds is cut off.
+        """
+        self._ready = False
+        until_s = self._clock.monotonic_s() + grace_s
+        if self._listener is not None:
+            await self._listener.close(grace_s=grace_s)
+        left_s = max(0.0, until_s - self._clock.monotonic_s())
+        await asyncio.gather(*[slot.retire(drain_s=left_s) for slot in self._slots()])
+
     async def close(self, *, grace_s: float = 0.3) -> None:
         """End everything. Idempotent.
 
@@ -244,18 +352,29 @@ class Node:
             await self._listener.close(grace_s=grace_s)
         for listener in self._sockets:
             listener.close()
+        for linger in list(self._retiring):
+            linger.cancel()
         self.journal.flush()
-        for task in list(self._retiring):
-            task.cancel()
-        slots = [
-            route.slot
-            for project in self.projects.all()
-            for route in project.routes.values()
-            if route.slot is not None
-        ]
-        await asyncio.gather(*[slot.retire(drain_s=0) for slot in slots])
+        await asyncio.gather(*[slot.retire(drain_s=0) for slot in self._slots()])
         await asyncio.gather(*self._retiring, return_exceptions=True)
         with contextlib.suppress(Exception):
             await asyncio.gather(*[o.close() for o in self._outbounds.values()])
         await self._engine.close()
         await self._storage.close()
+
+    def _slots(self) -> list[Slot]:
+        return [
+            route.slot
+            for project in self.projects.all()
+            for route in project.routes.values()
+            if route.slot is not None
+        ]
+
+
+def _no_control(ready: Callable[[], bool]) -> App:
+    return Platform(ready=ready)
+
+
+def _host_of(url: SplitResult) -> str:
+    host = url.hostname or ""
+    return f"[{host}]" if ":" in host else host

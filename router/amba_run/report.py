@@ -140,14 +140,7 @@ class JsonReporter:
 
     def rejected(self, name: str, violations: Sequence[Violation]) -> None:
         """The newest bundle may not serve."""
-        self._say(
-            "rejected",
-            name=name,
-            violations=[
-                {"code": v.code, "message": v.message, "fix": v.fix, "stack": v.stack}
-                for v in violations
-            ],
-        )
+        self._say("rejected", name=name, violations=[v.as_json() for v in violations])
 
     def requests(self, invocations: Sequence[Invocation]) -> None:
         """One line each, written together: this runs beside the data path."""
@@ -159,13 +152,17 @@ class JsonReporter:
                 exceptions = json.dumps([exception_json(i.slot, e) for e in i.tell.exceptions])
             cpu_ms = "null" if i.cpu_ms is None else i.cpu_ms
             lines.append(
-                f'{{"event": "request", "request_id": "{i.request_id}", '
+                f'{{"event": "request", "request_id": "{i.request_id}", {self._whose(i)}'
                 f'"function": "{i.function}", "version": {i.version}, '
                 f'"method": {quote(i.method)}, "path": {quote(i.path)}, "status": {i.status}, '
                 f'"outcome": "{i.outcome.value}", "ms": {i.ms:.3f}, "cpu_ms": {cpu_ms}, '
                 f'"logs": {logs}, "exceptions": {exceptions}}}\n'
             )
         self._out.write("".join(lines))
+
+    def _whose(self, invocation: Invocation) -> str:
+        """A member that says the project, where there is more than one."""
+        return ""
 
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
         """Lines that came after their invocation was told."""
@@ -207,10 +204,16 @@ def exception_json(slot: Slot | None, error: GuestException) -> dict[str, Any]:
     }
 
 
+class Warns(Protocol):
+    """Where talk goes."""
+
+    def warn(self, message: str) -> None: ...
+
+
 class LogHandler(logging.Handler):
     """Warnings of our own modules as talk, on the same never-blocking way out."""
 
-    def __init__(self, say: Reporter) -> None:
+    def __init__(self, say: Warns) -> None:
         super().__init__(logging.WARNING)
         self._say = say
 
@@ -262,9 +265,7 @@ class TerminalReporter:
         """The newest bundle may not serve."""
         lines = [self._c(_RED, f"{name} was refused")]
         for v in violations:
-            lines.append(f"  {v.code}: {neutral(v.message)}")
-            lines += [f"    {neutral(line)}" for line in v.stack.splitlines()]
-            lines.append(self._c(_DIM, f"  fix: {v.fix}"))
+            lines += [f"  {neutral(line)}" for line in v.as_text().splitlines()]
         self._out.write("\n".join(lines) + "\n")
 
     def requests(self, invocations: Sequence[Invocation]) -> None:

@@ -18,6 +18,8 @@ from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
 
 _TRIES = 20
+_NOT_OURS = (socket.gaierror, UnicodeError)  # a name that nobody knows, or that cannot be one
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -27,11 +29,22 @@ def bind(host: str, port: int) -> list[socket.socket]:
         port: 0 takes a free one, the same for both families.
 
     Raises:
-        UserError: PORT_IN_USE, with the name of the program that holds it where we may know.
+        UserError: PORT_IN_USE, with the name of the program that holds it where we may know;
+            INVALID_CONFIG for a host that is not this machine's.
     """
     if host not in ("127.0.0.1", "localhost"):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return [_listen(family, host, port)]
+        try:
+            return [_listen(family, host, port)]
+        except (OSError, UnicodeError) as error:
+            if not isinstance(error, _NOT_OURS) and getattr(error, "errno", 0) not in _NOT_HERE:
+                raise
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                UserCode.INVALID_CONFIG,
+                f"{host[:80]} is no address that this machine can listen on: {reason}",
+                hint="give one that it has, such as 127.0.0.1, or 0.0.0.0 for all of them",
+            ) from error
     for _ in range(_TRIES):
         first = _listen(socket.AF_INET, "127.0.0.1", port)
         try:
@@ -125,7 +138,7 @@ class Listener:
             app,
             interface="asgi3",
             http=EdgeProtocol,
-            ws="websockets-sansio",
+            ws="amba_router.upgrade:EdgeSocket",
             loop="none",
             lifespan="off",
             log_config=None,
@@ -161,5 +174,16 @@ class Listener:
         # the sockets are closed by the server that polls them, or the loop trips over them
         self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
         self._server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        try:
             await asyncio.wait_for(task, grace_s + 0.5)
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if _being_cancelled():
+                raise
+
+
+def _being_cancelled() -> bool:
+    """Whoever closes has no more patience, as against the server's own task having ended so."""
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0

@@ -25,7 +25,9 @@ def _parsed(source_map: bytes) -> SourceMap | None:
 
 def mapped_stack(slot: Slot | None, stack: str) -> str:
     """The stack in terms of the sources of this version; as it is where there is no map."""
-    return stack if slot is None else stack_in_sources(slot.bundle, stack)
+    if slot is None or slot.bundle is None:
+        return stack
+    return stack_in_sources(slot.bundle, stack)
 
 
 def mapped_message(slot: Slot | None, message: list[Any]) -> list[Any]:

@@ -95,6 +95,7 @@ class DeniedReason(StrEnum):
     NAME = "name"
     ADDRESS = "address"
     NOT_EMULATED = "not_emulated"
+    NOT_ACTIVE = "not_active"
     UNRESOLVED = "unresolved"
     UNREACHABLE = "unreachable"
 

@@ -54,6 +54,45 @@ def token(prefix: str) -> str:
     return prefix + secrets.token_urlsafe(24)
 
 
+def pat() -> str:
+    """A developer's token. Source: contract A.6."""
+    return token("amb_dpat_")
+
+
+def api_key(key_type: str, environment: str) -> str:
+    """A client or server key.
+
+    Args:
+        key_type: `client` or `server`.
+        environment: `development` or `production`.
+
+    Source: contract E.0 (`amb_dev_ck_`, `amb_live_ck_`, `amb_dev_sk_`, `amb_live_sk_`), H-20.
+    """
+    stage = "live" if environment == "production" else "dev"
+    return token(f"amb_{stage}_{'sk' if key_type == 'server' else 'ck'}_")
+
+
+def internal_token() -> str:
+    """What a project's functions call their own control plane with (256 random bits).
+
+    Source: contract C.1, E.0 (`amb_int_`), H-24.
+    """
+    return "amb_int_" + secrets.token_urlsafe(32)
+
+
+def signing_secret() -> str:
+    """The key of a project's dispatch signatures, as text (256 random bits).
+
+    Source: contract A.4, J (`whsec_`).
+    """
+    return "whsec_" + secrets.token_urlsafe(32)
+
+
+def session_key() -> str:
+    """The key of a project's session tokens: 64 hex characters."""
+    return os.urandom(32).hex()
+
+
 def key_bytes(size: int = 32) -> bytes:
     """Random key material."""
     return os.urandom(size)

@@ -135,7 +135,7 @@ SETTINGS = (
 """The 13 limits of interface.md section 4, in its order."""
 
 
-ENFORCED = frozenset({"first_byte_ms", "idle_ms", "request_body_mib"})
+ENFORCED = frozenset({"first_byte_ms", "idle_ms", "request_body_mib", "startup_ms"})
 """The others are read, checked and kept, and guarded from the walls issue on."""
 
 
@@ -210,6 +210,9 @@ STORE_THREADS = Limit(4, "threads", "blob and database reads at once", "ours")
 STORE_BUSY_S = Deadline(5.0, "waiting for another process's database lock", "ours")
 STORE_LOCK_S = Deadline(5.0, "waiting for the previous owner of a state folder", "architecture 7")
 STORE_READ_TRIES = Limit(3, "tries", "to read an object that is being overwritten", "ours")
+STORE_CHECK_BYTES = Limit(64 * MIB, "bytes", "of a database checked whole at its opening", "ours")
+SLUG_TRIES = Limit(16, "tries", "to derive a slug that is free", "ours")
+KEY_PREFIX_CHARS = Limit(4, "characters", "of an API key's random part shown again", "ours")
 
 # --- the bundler, and the maps that lead back to the user's files ---
 ESBUILD_START_S = Deadline(10.0, "esbuild from its start to its version", "ours; seen 6 ms")
@@ -243,9 +246,11 @@ EGRESS_APP_LEAVE_S = Deadline(0.25, "our app notices that a function stopped lis
 OUTPUT_BYTES = Limit(16 * MIB, "bytes", "of output waiting for a slow reader", "ours")
 WATCH_GONE_S = Deadline(0.2, "a file that an editor replaces may be missing", "ours")
 WATCH_OPEN_S = Deadline(5.0, "a watch on some folders stands", "ours")
+WATCH_LOOKS = Limit(20, "builds", "fail in a row on a file that may be half-saved", "ours")
 WATCH_SLACK_S = Deadline(0.05, "a file's time may lag behind the clock", "ours; a tick is 4 ms")
 DEV_STATES = Limit(4096, "folders", "looked at to find a running dev server", "ours")
 INVOKE_IDLE_S = Deadline(300.0, "amba-run invoke waits for the next bytes", "ours")
+INVOKE_HEADERS = Limit(10_000, "headers", "of an answer that amba-run invoke prints", "ours")
 INVOKE_BODY_BYTES = Limit(4096 * MIB, "bytes", "sent by amba-run invoke", "ours")
 DOCTOR_RUN_S = Deadline(10.0, "a program tells its version, or a name resolves", "ours")
 INOTIFY_WATCHES = Limit(8192, "folders", "watched by all programs of a user, at least", "ours")
@@ -273,3 +278,71 @@ LOG_EXCEPTIONS = Limit(16, "exceptions", "kept per invocation", "ours")
 
 # --- what a killed process leaves ---
 SWEPT_ENTRIES = Limit(16_384, "entries", "of the temporary folder seen by a sweep", "ours")
+
+# --- client commands: what they send to a control plane, and wait for ---
+API_ANSWER_BYTES = Limit(64 * MIB, "bytes", "one answer of a control plane", "ours")
+API_ANSWER_S = Deadline(60.0, "a control plane answers", "ours")
+API_PAGE = Limit(200, "rows", "asked for in one page of a list", "contract E.5 (CLI)")
+API_ROWS = Limit(10_000, "rows", "of one list that a command prints", "ours")
+LOGS_POLL_S = Deadline(1.0, "between two looks of functions logs --follow", "contract D.5: 3 s")
+LOGS_PAGE = Limit(1000, "events", "of one answer with logs", "contract D.5")
+
+# --- the hosted node: isolates that come and go, rate limits, logs ---
+LIVE_ISOLATES = Limit(64, "isolates", "kept alive on a node; idle ones over it end", "ours")
+LIVE_ISOLATES_HARD = Limit(256, "isolates", "alive on a node at all; then 503", "ours")
+ISOLATE_IDLE_S = Deadline(600.0, "an isolate without a request is kept", "issue 3 item 5")
+EVICT_EVERY_S = Deadline(5.0, "between looks for isolates that have been idle too long", "ours")
+ISOLATE_STARTS = Limit(8, "isolates", "being started at once on a node; the rest wait", "ours")
+RATE_LIMIT_BUCKETS = Limit(10_000, "callers", "counted at once per function", "ours")
+LOG_STORE_EVENTS = Limit(10_000, "events", "kept per function", "ours")
+LOG_STORE_FUNCTION_BYTES = Limit(4 * MIB, "bytes", "of events kept per function", "ours")
+LOG_STORE_BYTES = Limit(32 * MIB, "bytes", "of events kept on a node", "ours")
+LOG_STORE_LATE = Limit(256, "events", "looked at for the one a late line belongs to", "ours")
+
+# --- the control plane: what a request to it may be ---
+CONTROL_JSON_BYTES = Limit(1 * MIB, "bytes", "JSON body of one API request", "ours")
+CONTROL_JSON_DEPTH = Limit(64, "levels", "of nesting in a JSON body", "ours")
+CONTROL_UPLOAD_BYTES = Limit(64 * MIB, "bytes", "one upload, encoded and decoded", "contract D.3")
+CONTROL_UPLOAD_RATIO = Limit(200, "to 1", "a gzip-encoded upload unpacks", "reliability.md 2.3")
+CONTROL_UPLOAD_RATIO_FROM = Limit(1 * MIB, "bytes", "unpacked before the ratio counts", "ours")
+CONTROL_UPLOADS_BYTES = Limit(256 * MIB, "bytes", "uploads in memory at once; then 503", "ours")
+CONTROL_METADATA_BYTES = Limit(256 * KIB, "bytes", "the metadata part of an upload", "ours")
+CONTROL_PARTS = Limit(32, "parts", "of one upload", "ours")
+CONTROL_BODY_IDLE_S = Deadline(30.0, "between two pieces of an API request's body", "ours")
+CONTROL_BODY_S = Deadline(300.0, "an API request's body in all", "ours")
+CONTROL_SEGMENTS = Limit(16, "segments", "of an API path that is looked up", "ours")
+DEPLOY_WAITERS = Limit(100, "deploys", "of one function that wait for their turn", "row D12")
+SECRET_PUSH_WAIT_S = Deadline(0.5, "setting a secret waits for running isolates", "ours")
+SECRET_PUSH_AGAIN_S = Deadline(0.2, "before a failed push is tried again, then doubled", "ours")
+SECRET_PUSH_TRIES = Limit(8, "tries", "to tell running isolates a secret", "ours")
+LOG_SINCE_S = Deadline(3600.0, "logs go back where no since is given", "contract D.5")
+LOG_EVENTS_DEFAULT = Limit(100, "events", "of one answer where no limit is given", "contract D.5")
+API_KEYS = Limit(1000, "keys", "of one project", "ours")
+PATS = Limit(100, "tokens", "of one developer", "ours")
+CREDENTIALS_VALID = Limit(16, "credentials", "of one kind valid at once in a project", "ours")
+SECRETS = Limit(512, "secrets", "of one project, all scopes", "ours")
+LIST_ROWS = Limit(1000, "rows", "of one page of a list", "ours; the CLI asks for no page")
+CONFIGURE_S = Deadline(5.0, "an isolate takes new values of its bindings", "ours")
+PENDING_S = Deadline(0.25, "an isolate says whether it still works; else it does", "ours")
+PENDING_EVERY_S = Deadline(0.05, "between asking a drained isolate for unfinished work", "ours")
+PENDING_SILENT = Limit(8, "times", "a drained isolate that does not answer is asked", "ours")
+EVICT_LOOK = Limit(16, "isolates", "asked whether they still work, per eviction", "ours")
+
+# --- admission: what a bundle may be, and how long it is looked at ---
+BUNDLE_GZIP = Limit(8 * MIB, "bytes", "a bundle at gzip level 9; more is refused", "contract D.1")
+BUNDLE_GZIP_WARN = Limit(8_000_000, "bytes", "at gzip level 9, from which it is warned", "S1: 8 MB")
+BUNDLE_BYTES = Limit(64 * MIB, "bytes", "a bundle as it is; over it none is packed", "contract D.3")
+SCAN_S = Deadline(10.0, "a bundle is parsed, or refused for it", "ours; seen 0.05 s per MB")
+SCAN_MEMORY = Limit(3072 * MIB, "bytes", "address space of a parser of strangers' bytes", "ours")
+SCAN_STDIN = Limit(1 * MIB, "bytes", "a bundle that is sent, not written to a file", "ours; faster")
+SCAN_FINDINGS = Limit(200, "imports", "left in a bundle that are told; more end the scan", "ours")
+VIOLATION_TEXT = Limit(2048, "characters", "a guest's or a map's words in a violation", "ours")
+VIOLATION_CHAIN = Limit(32, "files", "of an import chain that are told", "ours")
+START_POLL_S = Deadline(0.02, "between looks at the CPU time of a start", "ours")
+START_CPU_WARN_MS = Limit(
+    400, "ms", "CPU of a start, from which it is warned", "reliability.md 2.3"
+)
+CHECKS_AT_ONCE = Limit(4, "functions", "built, scanned and started at once by check", "ours")
+CHECK_FUNCTIONS = Limit(4096, "functions", "of one amba-run check", "ours")
+REPORT_BYTES = Limit(64 * MIB, "bytes", "a report given with --against", "ours")
+MAPS_KEPT = Limit(2, "bundles", "whose maps were wanted lately, kept for the next stack", "ours")

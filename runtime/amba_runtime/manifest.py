@@ -59,6 +59,7 @@ class Manifest:
     Attributes:
         env: the text bindings, in order: platform strings first, then secrets.
         storage: the function gets `STORAGE`.
+        startup_ms: CPU time its top level may take (limits.SETTINGS).
     """
 
     project_id: ProjectId
@@ -67,3 +68,4 @@ class Manifest:
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     storage: bool = True
     compatibility_date: str = "2026-01-01"
+    startup_ms: int = 1000

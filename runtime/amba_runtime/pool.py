@@ -1,6 +1,6 @@
-"""Who lives and who is retired: one `Slot` per version of a function being served.
+"""Who lives and who is evicted: the isolates of a whole node, within its bounds.
 
-A slot hides the isolate's deaths from the dispatcher: it restarts, it drains, it closes.
+Idle ones go first, the least recently used before the others; busy ones are never touched.
 """
 
 from __future__ import annotations
@@ -8,231 +8,159 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from itertools import islice
 
 from amba_runtime import limits
 from amba_runtime.clock import Clock
-from amba_runtime.engine.base import (
-    Description,
-    Engine,
-    Exchange,
-    Isolate,
-    StartFailed,
-    Surroundings,
-)
-from amba_runtime.errors import InternalError
-from amba_runtime.limits import FunctionLimits
-from amba_runtime.manifest import Bundle, Manifest
-from amba_runtime.outcome import Tell
-from amba_runtime.supervisor import Backoff
-from amba_runtime.wire import Handler, WireError
+from amba_runtime.slot import Env, Kept, Overloaded, Resting, Room, Slot
+
+__all__ = ["Env", "Kept", "Overloaded", "Pool", "Resting", "Room", "Slot"]
 
 logger = logging.getLogger("amba.pool")
 
 
-class Overloaded(Exception):
-    """More requests are under way than the version may have."""
+class Pool:
+    """The room of a node (`slot.Room`). `open` once, `close` at the end; idempotent.
 
+    `_live` holds every slot that has an isolate, with when it was last used, least recently
+    first; changed only by `joined`, `used` and `left`.
 
-class Resting(WireError):
-    """The isolate ended too often; another one starts in `retry_after_s` whole seconds."""
+    Args:
+        most: isolates that may stay; idle ones over it are evicted in the background.
+        hard: isolates alive or being started at all; over it `Overloaded`.
+        idle_s: one that had no request for so long is evicted; 0 = never.
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(
-            f"the function keeps ending its engine; it starts again in {retry_after_s} s"
-        )
-        self.retry_after_s = retry_after_s
-
-
-class Slot:
-    """One version being served. `start`, then `exchange` per request, at last `retire`.
-
-    `inflight` is changed only by `enter` and `leave`; `_isolate` only by `start` and `_revive`.
+    Attributes:
+        starts: isolates started so far.
+        evictions: isolates evicted so far.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        manifest: Manifest,
-        bundle: Bundle,
-        *,
-        limits_: FunctionLimits,
-        egress: Handler,
-        storage: Handler | None,
-        late: Callable[[Slot, str, Tell], None],
         clock: Clock,
+        *,
+        most: int = limits.LIVE_ISOLATES.value,
+        hard: int = limits.LIVE_ISOLATES_HARD.value,
+        idle_s: float = limits.ISOLATE_IDLE_S.value,
     ) -> None:
-        self.manifest = manifest
-        self.name_bytes = manifest.name.encode()
-        self.bundle = bundle
-        self.limits = limits_
-        self.inflight = 0
-        self.description: Description | None = None
-        self.last_death = ""
-        self.cpu_seen_s = 0.0
-        self._engine = engine
+        self.starts = 0
+        self.evictions = 0
         self._clock = clock
-        self._backoff = Backoff(clock)
-        self._rests_until_s = 0.0
-        self._death = asyncio.Event()
-        self._isolate: Isolate | None = None
-        self._reviving: asyncio.Task[Isolate] | None = None
-        self._retired = False
-        self._empty: asyncio.Event | None = None
-        self._surroundings = Surroundings(
-            egress=egress,
-            storage=storage if manifest.storage else None,
-            tell=lambda label, tell: late(self, label, tell),
-            died=self._died,
-        )
-        self.tell_header = self._surroundings.tell_header
+        self._most = most
+        self._hard = max(hard, most)
+        self._idle_s = idle_s
+        self._live: OrderedDict[Slot, float] = OrderedDict()
+        self._turns = asyncio.Semaphore(limits.ISOLATE_STARTS.value)
+        self._being_started = 0
+        self._trimming: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
-    async def start(self) -> Description:
-        """Start the first isolate and ask what it is.
+    async def open(self) -> None:
+        """Evict what is idle for too long, from here on."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def close(self) -> None:
+        """Evict nothing any more; slots are retired by their owners."""
+        tasks = [task for task in (self._trimming, self._watching) if task is not None]
+        self._trimming = self._watching = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def live(self) -> int:
+        """Isolates alive now."""
+        return len(self._live)
+
+    # slot.Room
+
+    @contextlib.asynccontextmanager
+    async def starting(self) -> AsyncGenerator[None]:
+        """Hold a place while an isolate starts; a few start at once, the others wait.
 
         Raises:
-            StartFailed: the bundle's top level throws; nothing is left running.
+            Overloaded: the node is full, and nothing on it is idle.
         """
-        isolate = await self._engine.start(self.manifest, self.bundle, self._surroundings)
-        try:
-            self.description = await isolate.describe()
-        except BaseException:
-            self._retired = True
-            await isolate.close()
-            raise
-        self.cpu_seen_s = isolate.cpu_s() or 0.0  # its start is no invocation's
-        self._isolate = isolate
-        return self.description
-
-    @property
-    def isolate(self) -> Isolate | None:
-        """The one that serves now, for control events and accounting."""
-        return self._isolate
-
-    def idle(self) -> Exchange | None:
-        """A way to send one request that is at hand without waiting, or None."""
-        isolate = self._isolate
-        return isolate.idle() if isolate is not None and isolate.alive else None
-
-    async def exchange(self, *, fresh: bool = False) -> Exchange:
-        """A way to send one request. Raises WireError when no isolate can be had.
-
-        Args:
-            fresh: the last one was closed before the request was read, perhaps because the
-                isolate ended: its news are waited for.
-        """
-        if fresh:
-            await self.cause()
-        isolate = await self.ready()
-        try:
-            return await isolate.exchange(fresh=fresh)
-        except WireError:
-            if self._retired:
-                raise
-        # it ended a moment ago and nothing was sent: another one can take the request
-        if self._isolate is isolate:
-            isolate = await self._revive()
-        else:
-            isolate = await self.ready()
-        return await isolate.exchange(fresh=fresh)
-
-    async def ready(self) -> Isolate:
-        """A live isolate. Raises WireError when none can be had, Resting when not soon."""
-        isolate = self._isolate
-        if isolate is None or not isolate.alive:
-            isolate = await self._revive()
-        return isolate
-
-    async def cause(self) -> str:
-        """Why the isolate ended, waiting a moment for the news; "" when there is none."""
-        death = self._death
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(death.wait(), limits.DEATH_NEWS_S.value)
-        return self.last_death if death.is_set() else ""
-
-    def enter(self) -> None:
-        """One more request is under way. Raises Overloaded."""
-        if self.full:
-            raise Overloaded
-        self.inflight += 1
-
-    @property
-    def full(self) -> bool:
-        """No more requests may enter."""
-        return self.inflight >= limits.INFLIGHT.value
-
-    def leave(self) -> None:
-        """A request has ended, however."""
-        self.inflight -= 1
-        if self.inflight == 0 and self._empty is not None:
-            self._empty.set()
-
-    def _died(self, reason: str) -> None:
-        self.last_death = reason
-        self._death.set()
-        self.cpu_seen_s = 0.0
-        if not self._retired and self.description is not None:
-            self._begin_revival()
-
-    def _begin_revival(self) -> asyncio.Task[Isolate]:
-        if self._reviving is None or self._reviving.done():
-            wait_s = self._backoff.failed()
-            self._rests_until_s = self._clock.monotonic_s() + wait_s
-            self._reviving = asyncio.get_running_loop().create_task(self._restart(wait_s))
-            # a failed restart is told to the next request, which starts another
-            self._reviving.add_done_callback(lambda t: t.cancelled() or t.exception())
-        return self._reviving
-
-    async def _revive(self) -> Isolate:
-        if self._retired:
-            raise WireError("this version was retired")
-        revival = self._begin_revival()
-        rest_s = self._rests_until_s - self._clock.monotonic_s()
-        if rest_s > limits.RESTART_PATIENCE_S.value:
-            raise Resting(math.ceil(rest_s))
-        try:
-            return await asyncio.shield(revival)
-        except asyncio.CancelledError:
-            if revival.cancelled():
-                raise WireError("this version was retired") from None
-            raise
-
-    async def _restart(self, wait_s: float) -> Isolate:
-        await self._clock.sleep(wait_s)
-        old, self._isolate = self._isolate, None
-        if old is not None:
-            await old.close()
-        try:
-            isolate = await self._engine.start(self.manifest, self.bundle, self._surroundings)
+        async with self._turns:
+            while len(self._live) + self._being_started >= self._hard:
+                if not await self._evict_one():
+                    raise Overloaded
+            self._being_started += 1
             try:
-                await isolate.describe()
-            except BaseException:
-                await isolate.close()
-                raise
-        except (StartFailed, InternalError) as error:
-            raise WireError(f"the function does not start any more: {error}") from error
-        self._death = asyncio.Event()
-        self.cpu_seen_s = isolate.cpu_s() or 0.0
-        self._isolate = isolate
-        logger.info("%s restarted", self.manifest.name)
-        return isolate
+                yield
+            finally:
+                self._being_started -= 1
+            self.starts += 1
+        self._trim()
 
-    async def retire(self, *, drain_s: float = limits.DRAIN_S.value) -> None:
-        """Take no new requests, let the old ones finish, then close. Idempotent.
+    def joined(self, slot: Slot) -> None:
+        """It has an isolate now."""
+        self._live[slot] = self._clock.monotonic_s()
+        self._live.move_to_end(slot)
 
-        Args:
-            drain_s: what is still under way after so many seconds is cut off.
-        """
-        self._retired = True
-        if self.inflight and drain_s > 0:
-            if self._empty is None or self._empty.is_set():  # else somebody waits for it already
-                self._empty = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), drain_s)
-        if self._reviving is not None:
-            self._reviving.cancel()
-            await asyncio.wait({self._reviving})
-        isolate, self._isolate = self._isolate, None
-        if isolate is not None:
-            await isolate.close()
+    def used(self, slot: Slot) -> None:
+        """It served lately."""
+        if slot in self._live:
+            self.joined(slot)
+
+    def left(self, slot: Slot) -> None:
+        """It has none any more."""
+        self._live.pop(slot, None)
+
+    # eviction
+
+    def _trim(self) -> None:
+        """Bring the number of isolates down again, in the background."""
+        if len(self._live) > self._most and (self._trimming is None or self._trimming.done()):
+            self._trimming = asyncio.get_running_loop().create_task(self._trim_all())
+
+    async def _trim_all(self) -> None:
+        while len(self._live) > self._most:
+            if not await self._evict_one():
+                return  # all at work: the next start, or the watch, tries again
+
+    async def _evict_one(self) -> bool:
+        """Evict the least recently used one that does nothing; False when all are at work."""
+        # news of use comes in batches: what served since the last one moves up first
+        for slot in [slot for slot in self._live if slot.recent]:
+            slot.used()
+        idle = (slot for slot in list(self._live) if not slot.inflight)
+        for slot in islice(idle, limits.EVICT_LOOK.value):
+            if not await self._at_work(slot) and await self._evict(slot):
+                return True
+        return False
+
+    async def _at_work(self, slot: Slot) -> bool:
+        if slot.inflight:
+            return True
+        # promises that outlived their answer by so much count no more: a guest can leave any
+        quiet_s = self._clock.monotonic_s() - self._live.get(slot, 0.0)
+        return quiet_s < limits.DRAIN_S.value and await slot.working()
+
+    async def _evict(self, slot: Slot) -> bool:
+        if slot.inflight or slot not in self._live:
+            return False
+        self.evictions += 1
+        logger.info("%s is evicted", slot.manifest.name)
+        await slot.evict()
+        return True
+
+    async def _watch(self) -> None:
+        every_s = limits.EVICT_EVERY_S.value
+        if self._idle_s > 0:
+            every_s = min(every_s, max(self._idle_s / 2, limits.PENDING_EVERY_S.value))
+        while True:
+            await self._clock.sleep(every_s)
+            if self._idle_s > 0:
+                await self._evict_idle(self._clock.monotonic_s() - self._idle_s)
+            self._trim()
+
+    async def _evict_idle(self, horizon_s: float) -> None:
+        for slot, used_s in list(self._live.items()):
+            if used_s > horizon_s:
+                return  # least recently used first
+            if not await self._at_work(slot):
+                await self._evict(slot)

@@ -515,6 +515,26 @@ def test_an_entry_that_cannot_be_a_function_is_refused(
     assert failed.inputs == (entry,)
 
 
+@pytest.mark.parametrize("content", [b"", b"'\xff'"])
+def test_a_refused_entry_is_named_as_esbuild_names_files(content: bytes, write: Write) -> None:
+    """Relative to the root: two `index.ts` can be told apart, and no machine path is shown."""
+    folder = write({"index.ts": "export default 1", "sub/index.ts": content})
+    failed = _fail(folder / "sub" / "index.ts", BuildOptions(root=folder))
+    assert failed.errors[0].file == "sub/index.ts"
+    assert failed.message.startswith("sub/index.ts: is ")
+    assert str(folder) not in failed.message
+    assert failed.inputs == (folder / "sub" / "index.ts",)
+
+
+@pytest.mark.parametrize("name", ["sub/missing.ts", "sub/loop.ts", "../outside.ts"])
+def test_an_entry_that_is_not_there_is_named_too(name: str, write: Write) -> None:
+    """Inside the root by its place in it; outside by what was given."""
+    folder = write({"root/sub/fn.ts": "export default 1"}) / "root"
+    (folder / "sub" / "loop.ts").symlink_to(folder / "sub" / "loop.ts")
+    (error,) = _fail(folder / name, BuildOptions(root=folder)).errors
+    assert error.file == (name if name.startswith("sub/") else "outside.ts")
+
+
 def test_an_entry_that_cannot_be_opened_says_why(write: Write) -> None:
     """A circle of links is told in the system's words."""
     folder = write({"fn.ts": ""})

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from amba_bundler import esbuild as module
-from amba_bundler.esbuild import Esbuild, Request, find_program
+from amba_bundler.esbuild import Esbuild, Overwhelmed, Request, find_program
 from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 
@@ -292,3 +292,36 @@ def test_no_esbuild_survives_a_killed_parent() -> None:
         os.kill(parent.pid, signal.SIGKILL)
         gone, alive = psutil.wait_procs([child], timeout=5)
     assert (len(gone), alive) == (1, [])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone can do that")
+def test_a_confined_child_has_only_so_much_memory(children: _Children) -> None:
+    """Bytes of strangers cannot take the machine's (reliability.md D6); others are not held."""
+    import resource
+
+    async def limit_of(memory_max: int | None) -> int:
+        async with Esbuild(memory_max=memory_max) as esbuild:
+            await esbuild.start()
+            (child,) = children()
+            return resource.prlimit(child.pid, resource.RLIMIT_AS)[0]
+
+    assert asyncio.run(limit_of(limits.SCAN_MEMORY.value)) == limits.SCAN_MEMORY.value
+    assert asyncio.run(limit_of(None)) == resource.getrlimit(resource.RLIMIT_AS)[0]
+
+
+def test_a_build_that_overwhelms_it_is_told_apart(tmp_path: Path) -> None:
+    """Its death is of the request, and the next build has a new child (reliability.md D6)."""
+    (tmp_path / "fine.js").write_text("export default 1")
+
+    async def main() -> None:
+        async with Esbuild(memory_max=limits.SCAN_MEMORY.value) as esbuild:
+            bomb = Request(
+                tmp_path, tmp_path, ("--bundle",), ".*", "", scan=True, stdin=b"(" * 1_000_000
+            )
+            with pytest.raises(Overwhelmed, match="died"):
+                await esbuild.build(bomb)
+            flags = ("--bundle", "--metafile", "--outfile=o.mjs")
+            reply = await esbuild.build(Request(tmp_path / "fine.js", tmp_path, flags, "^$", ""))
+            assert reply.errors == []
+
+    asyncio.run(main())

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.hosted import Shop, make_shop
+from tests.drills.nodes import NodeProcess
 from tests.run.serving import Dev
 
 TESTS = Path(__file__).parents[1]
@@ -43,3 +45,25 @@ def vectors() -> dict[str, Any]:
         (TESTS / "contract/vectors/dispatch.json").read_text("utf-8")
     )
     return found
+
+
+# --- a hosted node, and a project of its own for each test that wants one ---
+
+
+@pytest.fixture(scope="session")
+def contract_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """`amba-run node` on a fresh state directory; ended well after all tests."""
+    node = NodeProcess(tmp_path_factory.mktemp("node") / "state")
+    node.start()
+    try:
+        yield node
+    finally:
+        code = node.stop()
+    assert code == 0
+    assert "Traceback" not in node.state.with_suffix(".log").read_text()
+
+
+@pytest.fixture
+def shop(contract_node: NodeProcess, request: pytest.FixtureRequest) -> Shop:
+    """A new project."""
+    return make_shop(contract_node, request.node.name[:60])

@@ -240,9 +240,9 @@ def test_an_empty_entry_file(dev: Dev) -> None:
 
 
 def test_an_entry_file_with_nothing_in_it(dev: Dev) -> None:
-    """Comments alone export no handler, and the least function is shown (B)."""
+    """Comments alone leave no bundle, and the least function is shown (B)."""
     violation = broken(dev, "blank", "rejected")
-    assert violation["code"] == "DEFAULT_EXPORT_MISSING"
+    assert (violation["code"], violation["file"]) == ("EMPTY_BUNDLE", "blank.ts")
     assert "export default" in violation["fix"]
 
 

@@ -104,6 +104,92 @@ def test_an_editors_way_to_save(dev: Dev, folder: Path, style: str) -> None:
     assert [e for e in dev.events[since:] if e["event"] == "build_failed"] == []
 
 
+def test_half_a_save_is_no_failure(dev: Dev, folder: Path) -> None:
+    """A shell's `>` empties the file before it writes: what is between the two is not told."""
+    path = folder / "hurried.js"
+    save(dev, path, function("'0'"))
+    since = dev.mark()
+    for count in range(1, 9):
+        with path.open("w") as half:
+            time.sleep(0.02)  # long enough for a build of the empty file
+            half.write(function(f"'{count}'"))
+    poll(lambda: dev.ask("hurried") == "8")
+    assert [e for e in dev.events[since:] if e["event"] == "build_failed"] == []
+
+
+def test_an_empty_file_is_told_whatever_its_time(dev: Dev, folder: Path) -> None:
+    """Also where a file's time is ahead of ours, as on a mounted disk: nothing is swallowed."""
+    path = folder / "ahead.js"
+    save(dev, path, function("'here'"))
+    since = dev.mark()
+    fresh = folder / ".ahead"
+    fresh.write_text("")
+    ahead_s = time.time() + 3600
+    os.utime(fresh, (ahead_s, ahead_s))
+    fresh.replace(path)
+    failed = dev.event("build_failed", since=since, name="ahead")
+    assert "ahead.js: is empty" in failed["errors"][0]["message"]
+    path.unlink()
+
+
+@pytest.mark.parametrize("way", ["removed", "renamed"])
+def test_a_replaced_subfolder_is_seen(dev: Dev, folder: Path, way: str) -> None:
+    """A checkout or a script puts a new folder in its place: that is served, and later saves."""
+    lib, name = folder / f"lib-{way}", f"uses-{way}"
+    lib.mkdir()
+    (lib / "value.js").write_text("export const v = 'v1';")
+    call = function("v")
+    save(dev, folder / f"{name}.js", f"import {{ v }} from './lib-{way}/value.js';\n{call}")
+    assert dev.ask(name) == "v1"
+    since = dev.mark()
+    fresh = folder / "_fresh"
+    fresh.mkdir()
+    (fresh / "value.js").write_text("export const v = 'v2';")
+    os.utime(fresh / "value.js", (1e9, 1e9))  # older than what it replaces
+    if way == "removed":
+        shutil.rmtree(lib)
+    else:
+        lib.rename(folder / "_aside")
+    fresh.rename(lib)
+    dev.event("reload", since=since, name=name)
+    assert dev.ask(name) == "v2"
+    since = dev.mark()
+    (lib / "value.js").write_text("export const v = 'v3';")
+    dev.event("reload", since=since, name=name)
+    assert dev.ask(name) == "v3"
+    shutil.rmtree(folder / "_aside", ignore_errors=True)
+
+
+@pytest.mark.parametrize("way", ["removed", "renamed"])
+def test_the_replaced_folder_itself_is_seen(tmp_path: Path, way: str) -> None:
+    """PATH may be removed and written anew, or swapped for another: saves after it are served."""
+    place = tmp_path / "functions"
+    place.mkdir()
+    (place / "here.js").write_text(function("'v1'"))
+    with Dev(place, "--ephemeral", data_home=tmp_path / "data") as own:
+        (place / "first.js").write_text(function("'first'"))
+        own.event("reload", name="first")  # the watch stands
+        since = own.mark()
+        if way == "removed":
+            shutil.rmtree(place)
+            place.mkdir()
+            (place / "here.js").write_text(function("'v2'"))
+        else:
+            fresh = tmp_path / "fresh"
+            fresh.mkdir()
+            (fresh / "here.js").write_text(function("'v2'"))
+            place.rename(tmp_path / "aside")
+            fresh.rename(place)
+        own.event("reload", since=since, name="here")
+        assert own.ask("here") == "v2"
+        since = own.mark()
+        (place / "here.js").write_text(function("'v3'"))
+        own.event("reload", since=since, name="here")
+        assert own.ask("here") == "v3"
+        poll(lambda: own.get("/fn/local/first").status == 404)
+    assert own.talk == []
+
+
 def test_a_new_file_and_a_new_folder_are_served(dev: Dev, folder: Path) -> None:
     """What appears in PATH is a function from then on (interface.md 2)."""
     assert dev.get("/fn/local/arrived").status == 404

@@ -19,6 +19,7 @@ from amba_router.dispatch import Dispatcher
 from amba_router.hosts import Hosts
 from amba_router.identity import Identities, Identity
 from amba_router.journal import Invocation, Journal
+from amba_router.rate_limit import RateCounter, RateLimit
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Keyring, Stamp
 from amba_runtime import limits, wire
@@ -36,7 +37,8 @@ from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import LogLine, Outcome, Tell
-from amba_runtime.pool import Slot
+from amba_runtime.pool import Pool
+from amba_runtime.slot import Room, Slot
 
 HOST = b"local.fn.localhost:8787"
 PAT = "amb_dpat_" + "A" * 32
@@ -1203,6 +1205,23 @@ def test_a_websocket_is_refused_with_an_answer() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("target", "host"), [(b"/cdn/local/x", b"127.0.0.1"), (b"/x", b"local.cdn.localhost")]
+)
+def test_a_stored_file_opens_no_websocket(target: bytes, host: bytes) -> None:
+    """Refused in the envelope before the store is asked (A.7, C.6)."""
+
+    async def test(rig: Rig) -> None:
+        caller = Caller()
+        await rig.call(caller, target, host=host, extra=websocket())
+        start, body = caller.answer.messages
+        assert start["type"] == "websocket.http.response.start"
+        assert start["status"] == 400
+        assert json.loads(body["body"])["error"]["code"] == "BAD_REQUEST"
+
+    run(test)
+
+
 def test_a_guest_that_answers_a_websocket_with_a_response() -> None:
     """The guest's own refusal reaches the caller, and is told once."""
 
@@ -1278,3 +1297,179 @@ def test_nothing_of_this_is_a_secret_in_a_repr() -> None:
     project = Rig(FakeEngine({})).project
     assert "kkkk" not in repr(project)
     assert "ssss" not in repr(project)
+
+
+# rate limits, and isolates that are not there yet
+
+
+def limited(rig: Rig, *, most: int = 1, key: str = "ip") -> RateCounter:
+    counter = RateCounter(RateLimit("60s", 60, most, key), scope="p:echo", clock=rig.clock)
+    rig.project.routes[b"echo"].counter = counter
+    return counter
+
+
+@pytest.mark.parametrize(
+    ("host", "target"), [(HOST, b"/echo/x"), (b"127.0.0.1:8787", b"/fn/local/echo")]
+)
+def test_one_too_many_is_refused_and_nothing_invoked(host: bytes, target: bytes) -> None:
+    """429 with the time to wait, counted over both addresses of a function (D.8, J check 7)."""
+
+    async def test(rig: Rig) -> None:
+        limited(rig, most=2)
+        assert (await rig.ask(b"/echo")).status == 200
+        assert (await rig.ask(target, host=host)).status == 200
+        answer = await rig.ask(target, host=host, body=b"x", method="POST")
+        assert (answer.status, answer.error["code"]) == (429, "rate_limited")
+        assert answer.error["details"]["retry_after_seconds"] == 60
+        assert dict(answer.headers)[b"retry-after"] == b"60"
+        assert (await rig.ask(target, host=host, method="HEAD")).body == b""
+        assert len(await rig.events()) == 2
+        await rig.clock.advance(60.0)
+        assert (await rig.ask(target, host=host)).status == 200
+
+    run(test)
+
+
+def test_addresses_are_counted_apart() -> None:
+    """By the peer, never by what a caller claims to be (D.8: CF-Connecting-IP is ours)."""
+
+    async def test(rig: Rig) -> None:
+        limited(rig)
+        claims = [(b"cf-connecting-ip", b"9.9.9.9"), (b"x-forwarded-for", b"9.9.9.9")]
+        assert (await rig.ask(client=("1.1.1.1", 1))).status == 200
+        assert (await rig.ask(b"/echo", *claims, client=("1.1.1.1", 2))).status == 429
+        assert (await rig.ask(client=("2.2.2.2", 1))).status == 200
+        assert (await rig.ask(client=None)).status == 200
+
+    run(test)
+
+
+def test_users_are_counted_apart_and_all_without_one_together() -> None:
+    """By the session, wherever it comes from; a developer is no user (D.8)."""
+
+    async def test(rig: Rig) -> None:
+        limited(rig, key="user_id")
+
+        def session(user_id: str) -> tuple[bytes, bytes]:
+            token = rig.project.identities.mint_session(user_id)
+            return (b"Authorization", f"Bearer {token}".encode())
+
+        assert (await rig.ask(b"/echo", session("u_1"))).status == 200
+        assert (await rig.ask(b"/echo", session("u_2"), client=("9.9.9.9", 1))).status == 200
+        assert (await rig.ask(b"/echo", session("u_1"), client=("9.9.9.9", 1))).status == 429
+        pat = (b"authorization", f"Bearer {PAT}".encode())
+        forged = (b"authorization", b"Bearer a.b.c")
+        assert (await rig.ask(b"/echo", forged)).status == 200
+        assert [(await rig.ask(b"/echo", pat)).status, (await rig.ask()).status] == [429, 429]
+
+    run(test)
+
+
+class _Later:
+    """Content that a start waits for."""
+
+    def __init__(self) -> None:
+        self.there = asyncio.Event()
+
+    async def bundle(self) -> Bundle:
+        await self.there.wait()
+        return Bundle.of(b"")
+
+    async def env(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+
+def dormant(rig: Rig, later: _Later, *, room: Room | None = None, **changed: int) -> Slot:
+    slot = Slot(
+        rig.engine,
+        Manifest(rig.project.id, FunctionName("echo"), 4),
+        None,
+        limits_=FunctionLimits.dev().override(changed),
+        egress=no_egress,
+        storage=None,
+        late=rig.journal.late,
+        clock=rig.clock,
+        kept=later,
+        room=room,
+    )
+    rig.project.routes[b"echo"] = Route(FunctionName("echo"), slot)
+    return slot
+
+
+def test_a_dormant_function_answers_its_first_request() -> None:
+    """It starts for it; the event says the version."""
+
+    async def test(rig: Rig) -> None:
+        later = _Later()
+        slot = dormant(rig, later)
+        asked = asyncio.create_task(rig.ask())
+        await rig.clock.advance(0.0)
+        assert slot.inflight == 1
+        later.there.set()
+        assert (await asked).status == 200
+        assert slot.inflight == 0
+        assert [event.version for event in await rig.events()] == [4]
+
+    run(test)
+
+
+def test_a_start_that_takes_too_long_is_a_timeout() -> None:
+    """The function's own time to its first byte bounds the wait: 504 (A.7)."""
+
+    async def test(rig: Rig) -> None:
+        later = _Later()
+        slot = dormant(rig, later, first_byte_ms=1)
+        answer = await rig.ask()
+        assert (answer.status, answer.error["code"]) == (504, "function_timeout")
+        assert slot.inflight == 0
+        later.there.set()
+
+    run(test)
+
+
+def test_a_start_that_fails_is_an_upstream_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """502; the reason is for the log, not for the caller (A.7)."""
+
+    async def test(rig: Rig) -> None:
+        later = _Later()
+        later.there.set()
+        slot = dormant(rig, later)
+        rig.engine.handlers.clear()
+        for _ in range(2):
+            answer = await rig.ask()
+            assert (answer.status, answer.error["code"]) == (502, "upstream_failure")
+            assert "no fake handler" not in answer.body.decode()
+        assert slot.inflight == 0
+        assert "no fake handler for echo" in caplog.text
+
+    run(test)
+
+
+def test_a_full_node_sheds_load() -> None:
+    """503 with Retry-After where an isolate can be had for nobody, WebSockets included."""
+
+    async def test(rig: Rig) -> None:
+        later = _Later()
+        later.there.set()
+        pool = Pool(rig.clock, most=1, hard=1)
+        busy = dormant(rig, later, room=pool)
+        assert (await rig.ask()).status == 200
+        busy.enter()
+        slot = dormant(rig, later, room=pool)
+        answer = await rig.ask()
+        assert (answer.status, answer.error["code"]) == (503, "overloaded")
+        assert dict(answer.headers)[b"retry-after"] == b"1"
+        answer = await rig.call(
+            Caller(),
+            extra={
+                "type": "websocket",
+                "subprotocols": [],
+                "extensions": {"websocket.http.response": {}},
+            },
+        )
+        assert {"websocket.http.response.start"} <= {m["type"] for m in answer.messages}
+        assert slot.inflight == 0
+        await pool.close()
+        await busy.retire(drain_s=0)
+
+    run(test)

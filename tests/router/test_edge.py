@@ -166,6 +166,8 @@ class Edge:
             start["status"] = int(path[8:])
         elif path.startswith("/length/"):
             start["headers"] = [(b"content-length", path[8:].encode())]
+        elif path == "/dated":
+            start["headers"] = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
         elif path == "/inject":
             start["headers"] = [(b"x-a", b"b\r\nset-cookie: evil=1")]
         elif path == "/nul":
@@ -886,6 +888,13 @@ def test_answers(edge: Edge, path: bytes, status: int, body: bytes) -> None:
     assert (seen, text) == (status, body)
     assert b"date" in fields
     assert b"server" not in fields
+
+
+def test_a_date_that_the_app_sends_is_the_only_one(edge: Edge) -> None:
+    """A function that passes on an upstream's answer passes on its date (RFC 9110 6.6.1)."""
+    ((status, fields, text),) = edge.talk(get(b"/dated", b"Connection: close")).answers()
+    assert (status, text) == (200, b"ok")
+    assert fields[b"date"] == b"Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 @pytest.mark.parametrize(

@@ -245,3 +245,29 @@ def test_ids_that_cannot_be_stamped_get_no_token() -> None:
         identities.mint_session("u\n42")
     with pytest.raises(UserError):
         identities.add_pat(PAT, "d 1")
+
+
+def test_older_session_keys_still_verify_and_the_newest_signs() -> None:
+    """Until they are taken away; then at once, whatever was remembered."""
+    identities, _ = make()
+    old = bearer(identities.mint_session("u_42").encode())
+    identities.set_session_keys((b"n" * 32, KEY))
+    assert identities.of(old) == USER
+    new = bearer(identities.mint_session("u_42").encode())
+    assert identities.of(new) == USER
+    assert identities.of(bearer(token(b"x" * 32))) == NOBODY
+    identities.set_session_keys((b"n" * 32,))
+    assert identities.of(old) == NOBODY
+    assert identities.of(new) == USER
+    with pytest.raises(ValueError, match="at least one"):
+        identities.set_session_keys(())
+
+
+def test_a_revoked_pat_is_nobodys_at_once() -> None:
+    """However often it was seen before."""
+    identities, _ = make()
+    assert identities.of(bearer(PAT.encode())) == Identity(developer_id="d_1")
+    identities.set_pats({})
+    assert identities.of(bearer(PAT.encode())) == NOBODY
+    identities.add_pat(PAT, "d_2")
+    assert identities.of(bearer(PAT.encode())) == Identity(developer_id="d_2")

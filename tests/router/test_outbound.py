@@ -133,6 +133,7 @@ async def lab(
     allow: Sequence[str] = (),
     trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     timeouts: Timeouts | None = None,
+    shut: bool = False,
 ) -> AsyncGenerator[Lab]:
     """An egress socket with `app` behind it; `port` opens example.com at that port."""
     names = ("example.com", "secure.example.com", "other.example.com", "no.example.com")
@@ -143,7 +144,11 @@ async def lab(
         path = Path(folder) / "egress.sock"
         told: list[tuple[str, Denied]] = []
         outbound = Outbound(
-            policy, app, client, on_denied=lambda method, denied: told.append((method, denied))
+            policy,
+            app,
+            client,
+            on_denied=lambda method, denied: told.append((method, denied)),
+            shut=shut,
         )
         server = wire.Server(path, outbound, name="egress")
         await server.open()
@@ -1332,5 +1337,23 @@ def test_a_guest_in_the_real_engine_reaches_what_it_may_and_nothing_else(tmp_pat
                     *("address", "name", "address", "address", "unresolved"),
                     *("not_emulated", "not_emulated"),
                 ]
+
+    run(main())
+
+
+def test_a_version_on_trial_reaches_nothing() -> None:
+    """Not our own app, not the network, until it serves: a network error (architecture.md 4)."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> None:
+        async with lab(app, shut=True) as it:
+            for url in ("http://127.0.0.1:8787/healthz", "http://no.example.com/", "/odd"):
+                assert (await it.refused("GET", url)).reason is DeniedReason.NOT_ACTIVE
+            it.outbound.unlock()
+            assert (await it.fetch("GET", "http://127.0.0.1:8787/healthz")).status == 204
+            await it.refused("GET", "http://no.example.com/")
 
     run(main())

@@ -8,11 +8,20 @@ from typing import Any
 
 import pytest
 
-from amba_router.asgi import Message
+from amba_router.asgi import App, Message, Receive, Scope, Send
 from amba_router.platform import PLANES, Platform
 
 
-def asked(path: str, *, method: str = "GET", ready: bool = True) -> tuple[int, bytes, Any]:
+async def control(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for the control plane: says which path it was given."""
+    headers = [(b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 299, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(scope["path"]).encode()})
+
+
+def asked(
+    path: str, *, method: str = "GET", ready: bool = True, app: App | None = None
+) -> tuple[int, bytes, Any]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -22,7 +31,7 @@ def asked(path: str, *, method: str = "GET", ready: bool = True) -> tuple[int, b
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "amba.request_id": "req-1"}
-    asyncio.run(Platform(ready=lambda: ready)(scope, receive, send))
+    asyncio.run(Platform(ready=lambda: ready, control=app)(scope, receive, send))
     start, body = sent
     assert dict(start["headers"])[b"cache-control"] == b"no-store"
     raw: bytes = body["body"]
@@ -77,3 +86,29 @@ def test_head(path: str) -> None:
 def test_a_long_path_is_cut_in_the_message() -> None:
     """An answer does not grow with the question."""
     assert len(asked("/v1/" + "a" * 10_000)[1]) < 1000
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/admin/projects", "/admin/projects", "//v1/admin/projects", "/v1/nope", "/v1"),
+        *("/client/events", "/auth/validate", "/openapi.json", "/v1/openapi.json"),
+    ],
+)
+def test_the_control_plane_answers_for_its_planes(path: str) -> None:
+    """With and without `/v1` (E.0, H-6); what it gets is what was asked."""
+    assert asked(path, app=control)[::2] == (299, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/healthz", 200), ("/health", 200), ("/readyz", 200), ("/ai/embeddings", 501)],
+)
+def test_and_for_nothing_else(path: str, status: int) -> None:
+    """Health stays ours, the AI gateway stays an honest 501 (interface 1)."""
+    assert asked(path, app=control)[0] == status
+
+
+def test_without_one_there_is_no_document() -> None:
+    """404, not a promise: `openapi.json` is the control plane's alone."""
+    assert asked("/openapi.json")[0] == 404

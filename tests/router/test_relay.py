@@ -93,6 +93,10 @@ class Recorded(FakeExchange):
         self.aborted += 1
         super().abort(reason)
 
+    def answer(self, body: bytes) -> None:
+        """The guest answers now."""
+        self._answer(200, body)
+
 
 async def nowhere(request: Request) -> Response:
     return Response(403)
@@ -418,6 +422,56 @@ def test_a_caller_that_leaves_in_mid_stream_ends_the_guests_work() -> None:
         assert not caller.ended
         relay.stop()
         assert exchange.released == 0
+
+    run(body)
+
+
+def test_a_caller_that_leaves_late_ends_nobody_elses_work() -> None:
+    """Once the connection was given back it may serve somebody else: it is left alone (A9)."""
+
+    async def body() -> None:
+        caller, exchange = Caller(), exchange_with(silent)
+        unread, watched = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> Message:
+            watched.set()
+            return await caller.receive()
+
+        async def stuck(message: Message) -> None:
+            await unread.wait()  # a client that reads nothing: the server has no room
+            await caller.send(message)
+
+        relay = Relay(exchange, receive, stuck, limits=LIMITS)
+        waiting = asyncio.create_task(relay.wait_head())
+        await watched.wait()  # the guest is slow: somebody looks whether the caller stays
+        exchange.answer(b"late")
+        await waiting
+        answering = asyncio.create_task(relay.answer(200, []))
+        await turns()
+        assert (exchange.released, exchange.aborted) == (1, 0)
+        caller.leaves()
+        await turns()
+        assert relay.gone
+        unread.set()
+        await answering
+        relay.stop()
+        assert (exchange.released, exchange.aborted) == (1, 0)
+
+    run(body)
+
+
+def test_no_deadline_ends_what_was_given_back() -> None:
+    """A clock that fires after the release finds nothing to end (A9)."""
+
+    async def body() -> None:
+        caller, exchange = Caller(), exchange_with(early)
+        relay = Relay(exchange, caller.receive, caller.send, limits=LIMITS)
+        await relay.wait_head()
+        await relay.answer(200, [])
+        relay._deadline_s = 0.001  # pyright: ignore[reportPrivateUsage] # long past
+        relay._tick()  # pyright: ignore[reportPrivateUsage]
+        relay.stop()
+        assert (exchange.released, exchange.aborted) == (1, 0)
 
     run(body)
 

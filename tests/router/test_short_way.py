@@ -16,6 +16,7 @@ from amba_router.dispatch import Dispatcher
 from amba_router.hosts import Hosts
 from amba_router.identity import Identities
 from amba_router.journal import Invocation, Journal
+from amba_router.rate_limit import RateCounter, RateLimit
 from amba_router.relay import Relay
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Keyring
@@ -427,3 +428,15 @@ def test_the_first_bytes_deadline_counts_from_the_beginning() -> None:
         relay.stop()
 
     on_rig(silent, body)
+
+
+def test_a_function_with_a_rate_limit_takes_the_long_way() -> None:
+    """Where a request that is one too many can be refused."""
+
+    async def body(rig: Rig) -> None:
+        limit = RateLimit("60s", 60, 1, "ip")
+        rig.route.counter = RateCounter(limit, scope="p:f", clock=ManualClock())
+        assert not rig.offer(Caller())
+        assert rig.outcomes() == []
+
+    on_rig(hello, body)

@@ -1,4 +1,4 @@
-"""`amba-run dev` as a process of its own, and what it says while tests talk to it."""
+"""A server of ours as a process of its own, and what it says while tests talk to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -34,8 +34,8 @@ class Answer:
         return self.body.decode()
 
 
-class Dev:
-    """One running dev server. `close` ends it with SIGTERM, so that coverage is kept.
+class Server:
+    """One running server. `close` ends it with SIGTERM, so that coverage is kept.
 
     Attributes:
         ready: the ready line; {} for a server that talks to a terminal.
@@ -45,17 +45,16 @@ class Dev:
 
     def __init__(
         self,
-        path: Path,
-        *options: str,
+        command: Sequence[str],
+        *,
         data_home: Path,
         json_: bool = True,
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
     ) -> None:
-        argv = [*prefix, sys.executable, "-m", "amba_run", "dev", str(path), "--port", "0"]
-        argv += ["--json"] if json_ else []
+        argv = [*prefix, sys.executable, "-m", "amba_run", *command]
         self.process = subprocess.Popen(
-            [*argv, *options],
+            [*argv, *(["--json"] if json_ else [])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,7 +81,8 @@ class Dev:
                 self.port = int(self.ready["origin"].rsplit(":", 1)[1])
             else:
                 head = self.wait(
-                    lambda: next((x for x in self.lines if "http://127" in x), None), within_s=20
+                    lambda: next((x for x in [*self.lines, *self.talk] if "http://127" in x), None),
+                    within_s=20,
                 )
                 self.port = int(head.split("http://127.0.0.1:")[1].split()[0])
         except BaseException:
@@ -103,7 +103,7 @@ class Dev:
         if line.startswith("{"):
             self.events.append(json.loads(line))
 
-    def __enter__(self) -> Dev:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,10 +173,6 @@ class Dev:
             names = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, names, response.read())
 
-    def ask(self, function: str, rest: str = "", **headers: str) -> str:
-        """The body that a function of the project `local` answers with."""
-        return self.get(f"/fn/local/{function}{rest}", **headers).text
-
     # its life
 
     def descendants(self) -> list[psutil.Process]:
@@ -211,6 +207,31 @@ class Dev:
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
+
+
+class Dev(Server):
+    """A running `amba-run dev`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *options: str,
+        data_home: Path,
+        json_: bool = True,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        super().__init__(
+            ["dev", str(path), "--port", "0", *options],
+            data_home=data_home,
+            json_=json_,
+            environment=environment,
+            prefix=prefix,
+        )
+
+    def ask(self, function: str, rest: str = "", **headers: str) -> str:
+        """The body that a function of the project `local` answers with."""
+        return self.get(f"/fn/local/{function}{rest}", **headers).text
 
 
 def environment_of(data_home: Path) -> dict[str, str]:

@@ -126,7 +126,14 @@ def test_one_broken_function_stops_no_other(folder: Path, data_home: Path) -> No
             ("shapeless", "NO_HANDLER"),
             ("snake", "NOT_EMULATED"),
         ):
-            assert server.event("rejected", name=name)["violations"][0]["code"] == code
+            (violation,) = server.event("rejected", name=name)["violations"]
+            assert violation["code"] == code
+            assert violation["file"] in (f"{name}.js", f"{name}.py")
+            assert violation["fix"]
+            assert violation["line"] == (0 if name == "snake" else 1)
+        page = server.get("/fn/local/thrower", Accept="text/html").body.decode()
+        assert "thrower.js:1:7: TOP_LEVEL_FAILED" in page
+        assert "fix: move what fails into a handler" in page
         assert "is skipped" in server.said("Bad Name.js")
         assert server.get("/fn/local/hello").status == 200
         answer = server.get("/fn/local/broken")

@@ -59,6 +59,10 @@ def test_json_events_have_the_published_fields() -> None:
         {
             "code": "NO_HANDLER",
             "message": "there is \x1b[2J none",
+            "file": "",
+            "line": 0,
+            "column": 0,
+            "chain": [],
             "fix": "add one",
             "stack": "  at a\n  at b",
         }
@@ -107,7 +111,8 @@ def test_a_terminal_block_shows_all_and_steers_nothing() -> None:
     assert "    warn  two\n          lines\\x0d {" in text
     assert "    TypeError: no \\x07 bell\n      at fn.mjs:1:2\n" in text
     assert '--- GE"T /\\x1b]0;title  1.5 ms  hello v2  canceled\n' in text
-    assert "  NO_HANDLER: there is \\x1b[2J none\n      at a\n      at b\n  fix: add one\n" in text
+    assert "  NO_HANDLER: there is \\x1b[2J none\n      at a\n      at b\n" in text
+    assert "    fix: add one\n" in text
     assert "hello does not build: 2 errors\na.ts:1:1: error\\x1b\n" in text
     assert "reloaded hello v3 in 13 ms\n" in text
     assert "warning: care\\x07\n" in text

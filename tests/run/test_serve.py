@@ -79,7 +79,7 @@ def test_any_free_port_means_free_on_both(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(errno.EACCES, "may not listen"), (errno.EADDRNOTAVAIL, None)]
+    ("number", "told"), [(errno.EACCES, "may not listen"), (errno.ENOBUFS, None)]
 )
 def test_other_refusals(monkeypatch: pytest.MonkeyPatch, number: int, told: str | None) -> None:
     """A privileged port is a user's error; what we do not know passes through."""
@@ -95,6 +95,18 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch, number: int, told: str 
     else:
         with pytest.raises(UserError, match=told):
             bind("192.0.2.1", 80)
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "no such host", "a" * 64 + ".invalid", "2001:db8::1"]
+)
+def test_a_host_that_is_not_ours_is_told(host: str) -> None:
+    """An address of another machine, or a name that is none: a user's error, not a traceback."""
+    with pytest.raises(UserError) as caught:
+        bind(host, 0)
+    assert caught.value.code is UserCode.INVALID_CONFIG
+    assert caught.value.message.startswith(f"{host} is no address that this machine can listen on")
+    assert "127.0.0.1" in caught.value.hint
 
 
 def test_a_machine_without_ipv6_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

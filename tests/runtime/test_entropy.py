@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -86,6 +87,26 @@ def test_a_token_fits_the_public_pattern() -> None:
     assert len(made) == 1000
     pattern = re.compile(r"amb_dpat_[A-Za-z0-9_-]{32}\Z")
     assert [text for text in made if not pattern.match(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("mint", "form"),
+    [
+        (entropy.pat, r"amb_dpat_[\w-]{32}"),
+        (lambda: entropy.api_key("client", "development"), r"amb_dev_ck_[\w-]{32}"),
+        (lambda: entropy.api_key("client", "production"), r"amb_live_ck_[\w-]{32}"),
+        (lambda: entropy.api_key("server", "development"), r"amb_dev_sk_[\w-]{32}"),
+        (lambda: entropy.api_key("server", "production"), r"amb_live_sk_[\w-]{32}"),
+        (entropy.internal_token, r"amb_int_[\w-]{43}"),
+        (entropy.signing_secret, r"whsec_[\w-]{43}"),
+        (entropy.session_key, r"[0-9a-f]{64}"),
+    ],
+)
+def test_each_credential_has_its_form(mint: Callable[[], str], form: str) -> None:
+    """As contract A.6, C.1 and E.0 spell them; never the same twice."""
+    made = {mint() for _ in range(100)}
+    assert len(made) == 100
+    assert [text for text in made if not re.fullmatch(form, text, re.ASCII)] == []
 
 
 @pytest.mark.parametrize("size", [1, 16, 32, 64])

@@ -1,27 +1,19 @@
-"""A slot hides its isolate's deaths: it restarts, it rests, it drains, it leaves nothing behind."""
+"""A node's isolates stay within its bounds: idle ones go, busy ones are never touched."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
-from amba_runtime.engine.base import Description, StartFailed, Surroundings
-from amba_runtime.engine.fake import (
-    FakeEngine,
-    FakeExchange,
-    FakeIsolate,
-    FakeRequest,
-    FakeResponse,
-)
-from amba_runtime.errors import InternalCode, InternalError
+from amba_runtime.engine.base import StartFailed, Surroundings
+from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import LogLine, Tell
-from amba_runtime.pool import Overloaded, Resting, Slot
+from amba_runtime.outcome import Tell
+from amba_runtime.pool import Env, Overloaded, Pool, Slot
 from amba_runtime.wire import Request, Response, WireError
 
 
@@ -29,571 +21,254 @@ async def _hello(request: FakeRequest) -> FakeResponse:
     return FakeResponse(body=b"hello")
 
 
-async def _hang(request: FakeRequest) -> FakeResponse:
-    await asyncio.Event().wait()
-    return FakeResponse()
-
-
 async def _nowhere(request: Request) -> Response:
     raise AssertionError("no guest here fetches")
 
 
-class _Isolate(FakeIsolate):
-    """A fake guest that keeps an idle connection, has a CPU clock, and can break on the way."""
+def _unheard(slot: Slot, request_id: str, tell: Tell) -> None:
+    """Nothing late is said here."""
 
-    def __init__(self, engine: _Engine, surroundings: Surroundings) -> None:
-        super().__init__(engine.handlers["f"], surroundings)
-        self.refuses = False
-        self.connecting: asyncio.Event | None = None
-        self.surroundings = surroundings
-        self._engine = engine
 
-    async def describe(self) -> Description:
-        if self._engine.describing is not None:
-            await self._engine.describing(self)
-        return await super().describe()
+class _Shelf:
+    async def bundle(self) -> Bundle:
+        return Bundle.of(b"export default {}")
 
-    def idle(self) -> FakeExchange | None:
-        return FakeExchange(self)
-
-    async def exchange(self, *, fresh: bool = False) -> FakeExchange:
-        if self.connecting is not None:
-            await self.connecting.wait()
-        if self.refuses:
-            raise WireError("connection refused")
-        return await super().exchange(fresh=fresh)
-
-    def cpu_s(self) -> float | None:
-        return 0.25
+    async def env(self) -> Env:
+        return ()
 
 
 class _Engine(FakeEngine):
-    """Fails to start as told by `failure`; waits at `gate`; runs `describing` in `describe`."""
+    """Waits at `gate`, counts those that start at once."""
 
     def __init__(self) -> None:
-        super().__init__({"f": _hello})
-        self.made: list[_Isolate] = []
-        self.failure: Exception | None = None
-        self.gate: asyncio.Event | None = None
-        self.describing: Callable[[_Isolate], Awaitable[None]] | None = None
+        super().__init__({})
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_once = 0
+        self.most_at_once = 0
 
     async def start(
         self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
-    ) -> _Isolate:
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.failure is not None:
-            raise self.failure
-        isolate = _Isolate(self, surroundings)
-        self.made.append(isolate)
+    ) -> FakeIsolate:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self.gate.wait()
+        self.at_once -= 1
+        if manifest.name == "broken":
+            raise StartFailed("Uncaught Error: no key")
+        isolate = FakeIsolate(_hello, surroundings)
+        self.isolates.append(isolate)
         return isolate
-
-    @property
-    def running(self) -> int:
-        return sum(isolate.alive for isolate in self.made)
 
 
 class _Stage:
-    """A slot on a fake engine, with time in hand."""
+    """A pool of few, and as many functions as a test names."""
 
-    def __init__(self, *, storage: bool = True) -> None:
+    def __init__(self, *, most: int = 2, hard: int = 3, idle_s: float = 0.0) -> None:
         self.clock = ManualClock()
         self.engine = _Engine()
-        self.told: list[tuple[Slot, str, Tell]] = []
-        self.slot = Slot(
-            self.engine,
-            Manifest(ProjectId("p"), FunctionName("f"), 1, storage=storage),
-            Bundle.of(b"export default {}"),
-            limits_=FunctionLimits.dev(),
-            egress=_nowhere,
-            storage=_nowhere,
-            late=lambda slot, label, tell: self.told.append((slot, label, tell)),
-            clock=self.clock,
-        )
+        self.pool = Pool(self.clock, most=most, hard=hard, idle_s=idle_s)
+        self.slots: dict[str, Slot] = {}
 
-    async def started(self) -> _Stage:
-        await self.slot.start()
-        return self
+    def slot(self, name: str) -> Slot:
+        if name not in self.slots:
+            self.slots[name] = Slot(
+                self.engine,
+                Manifest(ProjectId("p"), FunctionName(name), 1),
+                None,
+                limits_=FunctionLimits.hosted(),
+                egress=_nowhere,
+                storage=None,
+                late=_unheard,
+                clock=self.clock,
+                kept=_Shelf(),
+                room=self.pool,
+            )
+        return self.slots[name]
 
-    async def settle(self) -> None:
-        await self.clock.advance(0.0)
-
-    async def ask(self) -> bytes:
-        exchange = await self.slot.exchange()
-        exchange.begin(b"GET", b"/", b"", 0)
-        await exchange.head()
-        body = exchange.take()
-        exchange.release()
-        return body
-
-    async def crash(self) -> None:
-        self.engine.made[-1].crash()
+    async def ask(self, *names: str) -> None:
+        """One request each, one after the other; then everything that follows."""
+        for name in names:
+            slot = self.slot(name)
+            slot.enter()
+            try:
+                exchange = await slot.exchange()
+                exchange.begin(b"GET", b"/", b"", 0)
+                await exchange.head()
+                exchange.release()
+            finally:
+                slot.leave()
         await self.settle()
 
-    async def crash_until_it_rests(self, wait_s: float) -> None:
-        """End it again and again until the next start is `wait_s` away."""
-        expected = 0.0
-        while True:
-            await self.crash()
-            if expected >= wait_s:
-                return
-            await self.clock.advance(expected)
-            expected = max(limits.RESTART_WAIT_S.value, expected * 2)
+    async def hold(self, name: str) -> None:
+        """A request that goes on."""
+        self.slot(name).enter()
+        await self.ask(name)
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await self.clock.advance(0.0)
+
+    @property
+    def awake(self) -> list[str]:
+        return [name for name, slot in self.slots.items() if slot.isolate is not None]
+
+    async def close(self) -> None:
+        await self.pool.close()
+        await asyncio.gather(*[slot.retire(drain_s=0) for slot in self.slots.values()])
+        assert self.pool.live == 0
+        assert not any(isolate.alive for isolate in self.engine.isolates)
 
 
-# --- starting ---
-
-
-def test_a_started_slot_knows_what_it_runs_and_serves() -> None:
-    """`start` returns the description; what the start cost is no invocation's CPU."""
+def test_idle_ones_over_the_bound_go_least_recently_used_first() -> None:
+    """At most so many stay; each comes back with its next request (issue 3, item 5)."""
 
     async def run() -> None:
-        stage = _Stage()
-        assert stage.slot.isolate is None
-        assert stage.slot.idle() is None
-        description = await stage.slot.start()
-        assert stage.slot.description is description
-        assert description.handlers == ("fetch",)
-        assert stage.slot.isolate is stage.engine.made[0]
-        assert stage.slot.cpu_seen_s == 0.25
-        assert await stage.ask() == b"hello"
-        assert stage.slot.idle() is not None
-        await stage.slot.retire()
+        stage = _Stage(most=2)
+        await stage.ask("a", "b")
+        assert stage.awake == ["a", "b"]
+        await stage.ask("c")
+        assert stage.awake == ["b", "c"]
+        stage.slot("b").used()
+        await stage.ask("a")
+        assert stage.awake == ["a", "b"]
+        assert (stage.pool.live, stage.pool.starts, stage.pool.evictions) == (2, 4, 2)
+        stage.slot("c").used()
+        assert stage.pool.live == 2
+        await stage.close()
 
     asyncio.run(run())
 
 
-def test_an_engine_that_refuses_a_bundle_leaves_nothing() -> None:
-    """StartFailed passes through with the guest's own words (architecture.md 4, step 7)."""
+def test_busy_ones_stay_and_more_are_started_up_to_the_hard_bound() -> None:
+    """Over the soft bound nobody at work is ended; over the hard one a start is refused."""
 
     async def run() -> None:
-        stage = _Stage()
-        stage.engine.failure = StartFailed("Uncaught Error: no key", "at worker.js")
-        with pytest.raises(StartFailed, match="no key"):
-            await stage.slot.start()
-        assert (stage.engine.made, stage.slot.isolate) == ([], None)
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_a_top_level_that_throws_leaves_nothing_running() -> None:
-    """The isolate whose describing failed is closed, and its death starts no other one."""
-
-    async def run() -> None:
-        async def throws(isolate: _Isolate) -> None:
-            isolate.crash("engine process 7 ended")
-            raise StartFailed("Uncaught Error: no key")
-
-        stage = _Stage()
-        stage.engine.describing = throws
-        with pytest.raises(StartFailed, match="no key"):
-            await stage.slot.start()
-        await stage.clock.advance(3600.0)
-        assert (len(stage.engine.made), stage.engine.running) == (1, 0)
-        with pytest.raises(WireError, match="retired"):
-            await stage.slot.exchange()
-        assert stage.engine.running == 0
-
-    asyncio.run(run())
-
-
-def test_a_start_that_is_given_up_leaves_nothing_running() -> None:
-    """Cancelled while it describes itself: the isolate is closed all the same."""
-
-    async def run() -> None:
-        async def never(isolate: _Isolate) -> None:
-            await asyncio.Event().wait()
-
-        stage = _Stage()
-        stage.engine.describing = never
-        task = asyncio.create_task(stage.slot.start())
-        await stage.settle()
-        assert stage.engine.running == 1
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert stage.engine.running == 0
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("declared", [True, False])
-def test_storage_is_given_where_the_manifest_declares_it(declared: bool) -> None:
-    """A capability comes only as a binding: none declared, none behind it (style.md, env)."""
-
-    async def run() -> None:
-        stage = await _Stage(storage=declared).started()
-        surroundings = stage.engine.made[0].surroundings
-        assert (surroundings.storage is not None) is declared
-        assert surroundings.egress is _nowhere
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_late_lines_are_told_with_their_slot() -> None:
-    """What a guest says after its answer goes on with the request's id, unchanged."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        tell = Tell([LogLine("log", ["later"], 1)])
-        stage.engine.made[0].late("id-1", tell)
-        assert stage.told == [(stage.slot, "id-1", tell)]
-        await stage.crash()
-        stage.engine.made[1].late("id-2", tell)
-        assert stage.told[1:] == [(stage.slot, "id-2", tell)]
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-# --- how many at once ---
-
-
-def test_requests_under_way_are_counted_and_bounded() -> None:
-    """limits.INFLIGHT enter, the next is Overloaded and not counted; one leaves, one enters."""
-
-    async def run() -> None:
-        slot = _Stage().slot
-        for _ in range(limits.INFLIGHT.value):
-            slot.enter()
+        stage = _Stage(most=1, hard=3)
+        for name in "abc":
+            await stage.hold(name)
+        assert stage.awake == ["a", "b", "c"]
         for _ in range(2):
             with pytest.raises(Overloaded):
-                slot.enter()
-        assert slot.inflight == limits.INFLIGHT.value
-        slot.leave()
-        slot.enter()
+                await stage.ask("d")
+        stage.slot("b").leave()
+        await stage.hold("d")
+        assert stage.awake == ["a", "c", "d"]
+        await stage.close()
+
+    asyncio.run(run())
+
+
+def test_work_that_outlives_its_answer_is_work() -> None:
+    """`waitUntil` keeps an isolate, but no longer than a drain would wait for it."""
+
+    async def run() -> None:
+        stage = _Stage(most=1, hard=1)
+        await stage.ask("a")
+        stage.engine.isolates[0].waiting = 1
         with pytest.raises(Overloaded):
-            slot.enter()
+            await stage.ask("b")
+        await stage.clock.advance(limits.DRAIN_S.value)
+        await stage.ask("b")
+        assert stage.awake == ["b"]
+        await stage.close()
 
     asyncio.run(run())
 
 
-# --- ends and restarts ---
-
-
-def test_a_crash_breaks_its_requests_and_the_next_is_served() -> None:
-    """The first restart waits for nothing and for nobody's request (reliability.md E32)."""
+def test_a_few_start_at_once_and_the_others_wait() -> None:
+    """200 cold functions at once do not fork 200 programs at once (reliability.md E33)."""
 
     async def run() -> None:
-        stage = await _Stage().started()
-        stage.engine.made[0].handler = _hang
-        exchange = await stage.slot.exchange()
-        exchange.begin(b"GET", b"/", b"", 0)
+        stage = _Stage(most=100, hard=100)
+        stage.engine.gate.clear()
+        asked = [asyncio.create_task(stage.ask(f"f{n}")) for n in range(50)]
         await stage.settle()
-        stage.engine.made[0].crash("engine process 7 ended (signal 9)")
-        with pytest.raises(WireError, match="signal 9"):
-            await exchange.head()
-        assert stage.slot.idle() is None
-        assert await stage.slot.cause() == "engine process 7 ended (signal 9)"
+        assert stage.engine.at_once == limits.ISOLATE_STARTS.value
+        stage.engine.gate.set()
+        await asyncio.gather(*asked)
+        assert stage.engine.most_at_once == limits.ISOLATE_STARTS.value
+        assert stage.pool.live == 50
+        await stage.close()
+
+    asyncio.run(run())
+
+
+def test_a_start_that_fails_gives_its_place_back() -> None:
+    """Ten failures on a node of one, and there is still room for one."""
+
+    async def run() -> None:
+        stage = _Stage(most=1, hard=1)
+        for _ in range(10):
+            with pytest.raises(WireError):
+                await stage.ask("broken")
+            await stage.clock.advance(60.0)
+        assert (stage.pool.live, stage.pool.starts) == (0, 0)
+        await stage.ask("a")
+        assert stage.pool.live == 1
+        await stage.close()
+
+    asyncio.run(run())
+
+
+def test_a_crash_gives_its_place_back() -> None:
+    """One that ended unasked and could not start again is not counted as alive."""
+
+    async def run() -> None:
+        stage = _Stage()
+        await stage.ask("a")
+        stage.engine.gate.clear()
+        stage.engine.isolates[0].crash()
         await stage.settle()
-        assert stage.slot.isolate is stage.engine.made[1]
-        assert stage.slot.cpu_seen_s == 0.25
-        assert await stage.ask() == b"hello"
-        assert stage.engine.running == 1
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_the_cause_of_a_death_that_did_not_happen_is_empty() -> None:
-    """A connection broke and the engine lives: after a moment there is no reason to tell."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        assert await stage.slot.cause() == ""
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_requests_during_a_restart_share_it() -> None:
-    """Ten that come while it restarts are served by one new isolate, after its wait."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        await stage.crash()
-        await stage.crash()
-        waiting = [asyncio.create_task(stage.ask()) for _ in range(10)]
-        await stage.clock.advance(0.099)
-        assert not any(task.done() for task in waiting)
-        await stage.clock.advance(0.001)
-        assert list(await asyncio.gather(*waiting)) == [b"hello"] * 10
-        assert len(stage.engine.made) == 3
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_a_request_that_is_given_up_does_not_stop_the_restart() -> None:
-    """Its cancellation is its own; the others still get the isolate."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        await stage.crash()
-        await stage.crash()
-        gone, stays = (asyncio.create_task(stage.ask()) for _ in range(2))
+        assert stage.pool.live == 0
+        stage.engine.gate.set()
         await stage.settle()
-        gone.cancel()
-        await stage.clock.advance(0.1)
-        assert gone.cancelled()
-        assert await stays == b"hello"
-        await stage.slot.retire()
+        assert stage.pool.live == 1
+        await stage.close()
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("how", ["closed", "refuses"])
-def test_an_end_that_nobody_told_is_found_by_the_next_request(how: str) -> None:
-    """Nothing was sent yet, so another isolate takes the request, and the old one is closed."""
+def test_what_is_idle_for_too_long_is_evicted() -> None:
+    """After the time, and not before it; one at work is left alone (issue 3, item 5)."""
 
     async def run() -> None:
-        stage = await _Stage().started()
-        if how == "closed":
-            await stage.engine.made[0].close()
-        else:
-            stage.engine.made[0].refuses = True
-        assert await stage.ask() == b"hello"
-        assert (len(stage.engine.made), stage.engine.running) == (2, 1)
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_two_that_find_the_same_end_start_one() -> None:
-    """They share the restart."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.engine.made[0].refuses = True
-        assert list(await asyncio.gather(stage.ask(), stage.ask())) == [b"hello"] * 2
-        assert len(stage.engine.made) == 2
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_one_that_was_connecting_when_it_ended_takes_the_new_one() -> None:
-    """It was revived meanwhile: the late comer starts no third, and ends no healthy one."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        first = stage.engine.made[0]
-        first.connecting, first.refuses = asyncio.Event(), True
-        asked = asyncio.create_task(stage.ask())
+        stage = _Stage(most=10, hard=10, idle_s=60.0)
+        await stage.pool.open()
+        await stage.pool.open()
+        await stage.ask("a")
+        await stage.hold("busy")
+        await stage.clock.advance(30.0)
+        await stage.ask("b")
+        await stage.clock.advance(25.0)
+        assert stage.awake == ["a", "busy", "b"]
+        await stage.clock.advance(limits.EVICT_EVERY_S.value * 2)
         await stage.settle()
-        await stage.crash()
-        first.connecting.set()
-        assert await asked == b"hello"
-        assert (len(stage.engine.made), stage.engine.running) == (2, 1)
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-FAILURES = [
-    StartFailed("Uncaught Error: no key"),
-    InternalError(InternalCode.ENGINE_START, "no key"),
-]
-
-
-@pytest.mark.parametrize("failure", FAILURES, ids=["guest", "engine"])
-def test_a_failed_restart_is_told_to_the_next_request_and_tried_again(failure: Exception) -> None:
-    """A WireError with the reason, ever later, until it starts again (reliability.md E32)."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.engine.failure = failure
-        await stage.crash()
-        assert stage.slot.isolate is None
-        for wait_s in (0.1, 0.2):
-            asked = asyncio.create_task(stage.ask())
-            await stage.clock.advance(wait_s * 0.99)
-            assert not asked.done()
-            await stage.clock.advance(wait_s * 0.01)
-            with pytest.raises(WireError, match=r"does not start any more: .*no key"):
-                await asked
-        stage.engine.failure = None
-        asked = asyncio.create_task(stage.ask())
-        await stage.clock.advance(0.4)
-        assert await asked == b"hello"
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_a_restart_that_does_not_describe_itself_is_closed() -> None:
-    """Half a restart leaves no process behind."""
-
-    async def run() -> None:
-        async def throws(isolate: _Isolate) -> None:
-            raise StartFailed("Uncaught Error: flaky")
-
-        stage = await _Stage().started()
-        stage.engine.describing = throws
-        await stage.crash()
-        assert (len(stage.engine.made), stage.engine.running) == (2, 0)
-        assert stage.slot.isolate is None
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_a_request_does_not_wait_for_a_long_rest() -> None:
-    """Beyond limits.RESTART_PATIENCE_S it is Resting, in whole seconds; then it serves (E32)."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        await stage.crash_until_it_rests(1.6)
-        made = len(stage.engine.made)
-        with pytest.raises(Resting, match="starts again in 2 s") as caught:
-            await stage.ask()
-        assert caught.value.retry_after_s == 2
-        await stage.clock.advance(0.6)
-        asked = asyncio.create_task(stage.ask())  # one second is left: this one may wait
-        await stage.clock.advance(1.0)
-        assert await asked == b"hello"
-        assert len(stage.engine.made) == made + 1
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-# --- the end ---
-
-
-def test_retiring_waits_for_what_is_under_way_and_closes() -> None:
-    """Drained by the last `leave`, not before it (architecture.md 4, step 10)."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.slot.enter()
-        stage.slot.enter()
-        retiring = asyncio.create_task(stage.slot.retire())
+        assert stage.awake == ["busy", "b"]
+        await stage.clock.advance(30.0)
         await stage.settle()
-        assert await stage.ask() == b"hello"  # a request that had entered still gets its isolate
-        stage.slot.leave()
-        await stage.settle()
-        assert (retiring.done(), stage.engine.running) == (False, 1)
-        stage.slot.leave()
-        await retiring
-        assert (stage.engine.running, stage.slot.isolate) == (0, None)
+        assert stage.awake == ["busy"]
+        stage.slot("busy").leave()
+        await stage.close()
 
     asyncio.run(run())
 
 
-def test_draining_is_bounded() -> None:
-    """What is under way after `drain_s` is cut off."""
+def test_no_time_is_no_eviction_by_time() -> None:
+    """0 keeps what there is room for; what there is none for goes at the next look."""
 
     async def run() -> None:
-        stage = await _Stage().started()
-        stage.engine.made[0].handler = _hang
-        stage.slot.enter()
-        exchange = await stage.slot.exchange()
-        exchange.begin(b"GET", b"/", b"", 0)
-        await stage.slot.retire(drain_s=0.01)
-        with pytest.raises(WireError, match="stopped"):
-            await exchange.head()
-        assert stage.engine.running == 0
-
-    asyncio.run(run())
-
-
-def test_a_version_that_never_served_is_discarded_at_once() -> None:
-    """No drain, whatever is counted; afterwards nothing is served and nothing restarts."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.slot.enter()
-        await stage.slot.retire(drain_s=0)
-        assert (stage.engine.running, stage.slot.idle()) == (0, None)
-        with pytest.raises(WireError, match="retired"):
-            await stage.slot.exchange()
-        assert len(stage.engine.made) == 1
-        stage.slot.leave()
-        await stage.slot.retire()
-
-    asyncio.run(run())
-
-
-def test_retiring_twice_is_retiring_once() -> None:
-    """Both that wait for the drain end with the last request, neither at its deadline."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.slot.enter()
-        both = [asyncio.create_task(stage.slot.retire(drain_s=50.0)) for _ in range(2)]
+        stage = _Stage(most=1, hard=5, idle_s=0.0)
+        await stage.pool.open()
+        await stage.hold("a")
+        await stage.hold("b")
+        await stage.clock.advance(86_400.0)
+        assert stage.awake == ["a", "b"]
+        stage.slot("a").leave()
+        await stage.clock.advance(limits.EVICT_EVERY_S.value)
         await stage.settle()
-        stage.slot.leave()
-        await stage.settle()
-        assert [task.done() for task in both] == [True, True]
-        await stage.slot.retire()
-        assert stage.engine.running == 0
-
-    asyncio.run(run())
-
-
-def test_a_retired_isolate_that_crashes_stays_down() -> None:
-    """A crash during the drain breaks its requests and starts nothing."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.slot.enter()
-        retiring = asyncio.create_task(stage.slot.retire())
-        await stage.settle()
-        await stage.crash()
-        with pytest.raises(WireError, match="retired"):
-            await stage.slot.exchange()
-        stage.slot.leave()
-        await retiring
-        assert (len(stage.engine.made), stage.engine.running) == (1, 0)
-
-    asyncio.run(run())
-
-
-def test_an_isolate_that_refuses_is_not_replaced_once_retired() -> None:
-    """The engine's own words pass through; no other one is started for a retired version."""
-
-    async def run() -> None:
-        stage = await _Stage().started()
-        stage.engine.made[0].refuses = True
-        stage.slot.enter()
-        retiring = asyncio.create_task(stage.slot.retire())
-        await stage.settle()
-        with pytest.raises(WireError, match="connection refused"):
-            await stage.slot.exchange()
-        stage.slot.leave()
-        await retiring
-        assert (len(stage.engine.made), stage.engine.running) == (1, 0)
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("at", ["rest", "start", "describe"])
-def test_retiring_while_it_restarts_ends_the_restart(at: str) -> None:
-    """Wherever the restart is, it ends, its process too; who waits for it hears so."""
-
-    async def run() -> None:
-        async def never(isolate: _Isolate) -> None:
-            await asyncio.Event().wait()
-
-        stage = await _Stage().started()
-        await stage.crash()
-        if at == "start":
-            stage.engine.gate = asyncio.Event()
-        elif at == "describe":
-            stage.engine.describing = never
-        await stage.crash()
-        if at != "rest":
-            await stage.clock.advance(0.1)
-        asked = asyncio.create_task(stage.ask())
-        await stage.settle()
-        await stage.slot.retire()
-        with pytest.raises(WireError, match="retired"):
-            await asked
-        await stage.clock.advance(3600.0)
-        assert stage.engine.running == 0
-        assert len(stage.engine.made) == (3 if at == "describe" else 2)
+        assert stage.awake == ["b"]
+        stage.slot("b").leave()
+        await stage.close()
 
     asyncio.run(run())

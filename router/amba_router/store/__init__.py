@@ -1,5 +1,7 @@
 """The only place that knows SQL, and the folder of blobs beside it.
 
-`database` and `objects` import SQLAlchemy (a few hundred milliseconds): services import them
-inside `open`, in a thread. `records` and `blobs` are free of it.
+`state` opens a directory, `control` is what a node asks, `objects` what STORAGE asks.
+Those that speak SQL import SQLAlchemy (a few hundred milliseconds), so `state` and `control`
+import them late, in a thread or once a state is open. These two, `control_records`, `records`,
+`blobs` and `sealing` are cheap to import.
 """

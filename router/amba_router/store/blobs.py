@@ -124,6 +124,8 @@ class Blobs:
         self.root = root
         self._incoming = root / "incoming"
         self._lock_fd = -1
+        self.half_written = 0
+        """Files that `try_open` found half-written, and removed."""
         # Changed only under _guard: readers per blob, and blobs to go once nobody reads them.
         self._guard = threading.Lock()
         self._pins: dict[str, int] = {}
@@ -150,10 +152,12 @@ class Blobs:
             os.close(fd)
             raise
         self._lock_fd = fd
+        self.half_written = 0
         for leftover in self._incoming.iterdir():
             leftover.unlink()
-        _fsync_folder(self.root)
-        _fsync_folder(self.root.parent)
+            self.half_written += 1
+        fsync_folder(self.root)
+        fsync_folder(self.root.parent)
         return True
 
     def close(self) -> None:
@@ -181,18 +185,22 @@ class Blobs:
             os.rename(staged.path, target)
         except FileNotFoundError:
             target.parent.mkdir(mode=0o700, exist_ok=True)
-            _fsync_folder(self.root)
+            fsync_folder(self.root)
             os.rename(staged.path, target)
-        _fsync_folder(target.parent)
+        fsync_folder(target.parent)
 
     def remove(self, blobs: Iterable[str]) -> None:
-        """Delete blobs nobody refers to; those being read go later. Writer thread only."""
+        """Delete blobs nobody refers to; those being read go later. Writer thread only.
+
+        It comes after the transaction that forgot them and cannot undo it: a file that does not
+        go is left for the sweep of the next open.
+        """
         with self._guard:
             self._doomed.update(blobs)
             free = [b for b in self._doomed if b not in self._pins]
             self._doomed.difference_update(free)
             for blob in free:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     self._path(blob).unlink()
 
     def doomed(self) -> set[str]:
@@ -219,6 +227,13 @@ class Blobs:
 
     # reading
 
+    def size(self, blob: str) -> int | None:
+        """Bytes of its file; None when there is none."""
+        try:
+            return os.stat(self._path(blob)).st_size
+        except FileNotFoundError:
+            return None
+
     def pin(self, segments: Iterable[Segment]) -> Lease:
         """Keep these until the lease is closed."""
         held = tuple(s.blob for s in segments)
@@ -242,9 +257,8 @@ class Blobs:
             InternalError: BLOB_DAMAGED when one has another size than was recorded.
         """
         for segment in segments:
-            try:
-                size = os.stat(self._path(segment.blob)).st_size
-            except FileNotFoundError:
+            size = self.size(segment.blob)
+            if size is None:
                 return True
             if size != segment.size:
                 raise damaged(segment.blob, f"it has {size} bytes instead of {segment.size}")
@@ -292,7 +306,8 @@ def damaged(blob: str, what: str) -> InternalError:
     return InternalError(InternalCode.BLOB_DAMAGED, f"blob {blob} is damaged: {what}")
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

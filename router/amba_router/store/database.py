@@ -6,16 +6,17 @@ WAL with synchronous=FULL: a transaction that was answered survives a power cut.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
 
 from amba_router.store import schema
+from amba_router.store.failures import damaged, translated
 from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
 
@@ -34,15 +35,19 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open, and create when new. Blocks: run it in a thread.
+        """Open; create when new, bring up to date when older. Blocks: run it in a thread.
 
         Raises:
-            UserError: STATE_TOO_NEW or STATE_DAMAGED, naming the file and what to do.
+            UserError: STATE_TOO_NEW, STATE_DAMAGED, STATE_READ_ONLY or DISK_FULL, naming the
+                folder and what to do.
         """
         self.path = path
+        self.upgraded_from: int | None = None
+        """The schema version that was found, when it was an older one."""
         self._write_engine = _engine(path, begin="BEGIN IMMEDIATE", size=1)
         try:
-            _prepare(self._write_engine, path)
+            with translated(path.parent, opening=True):
+                self.upgraded_from = _prepare(self._write_engine, path)
         except BaseException:
             self._write_engine.dispose()
             raise
@@ -55,18 +60,30 @@ class Database:
     ) -> T:
         """Run `work` in a transaction of its own, and `then` after the commit.
 
-        An exception of `work` rolls back and passes through. When the caller is cancelled, a
+        An exception of `work` rolls back and passes through; those of SQLite and of the file
+        system come as DISK_FULL, STATE_READ_ONLY or STATE_FAILED. When the caller is cancelled, a
         transaction that has begun still ends as it would have.
         """
 
         def job() -> T:
+            return self.write_here(work, then=then)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, job)
+
+    def write_here(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        then: Callable[[T], None] | None = None,
+        opening: bool = False,
+    ) -> T:
+        """The same in the caller's thread. Blocks; for the opening, when nobody else writes."""
+        with translated(self.path.parent, opening=opening):
             with self._write_engine.begin() as connection:
                 result = work(connection)
             if then is not None:
                 then(result)
             return result
-
-        return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one consistent snapshot."""
@@ -79,7 +96,12 @@ class Database:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work that needs no connection (blob reads and writes)."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+        def job() -> T:
+            with translated(self.path.parent):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, job)
 
     def close(self) -> None:
         """Wait for what has begun, then close. Blocks; idempotent."""
@@ -104,6 +126,7 @@ def _engine(path: Path, *, begin: str, size: int) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            "secure_delete=ON",  # what is destroyed does not stay in free pages
             f"journal_size_limit={64 * limits.MIB}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
@@ -116,32 +139,51 @@ def _engine(path: Path, *, begin: str, size: int) -> Engine:
     return engine
 
 
-def _prepare(engine: Engine, path: Path) -> None:
-    """Create the tables of a new database; refuse one this program cannot use."""
-    try:
-        with engine.begin() as connection:
-            version = _version(connection)
-            if version is None:
-                schema.metadata.create_all(connection)
-                connection.execute(
-                    insert(schema.amba_meta).values(
-                        name="schema_version", value=str(schema.VERSION)
-                    )
-                )
-                return
-    except DatabaseError as error:
-        raise UserError(
-            UserCode.STATE_DAMAGED,
-            f"{path} cannot be used as the database of a state folder: {error.orig}",
-            hint="restore a snapshot, or start afresh with: amba-run state reset",
-        ) from error
-    if version > schema.VERSION:
-        raise UserError(
-            UserCode.STATE_TOO_NEW,
-            f"{path} has schema version {version}; this program knows {schema.VERSION} at most",
-            hint="use the newer amba-run that wrote it, or another folder with --state",
-            details={"found": version, "known": schema.VERSION},
+def _prepare(engine: Engine, path: Path) -> int | None:
+    """Create the tables of a new database, upgrade an older one, refuse what is neither.
+
+    All in one transaction, the version last: a crash leaves the old one or the new one.
+    """
+    with engine.begin() as connection:
+        found = _version(connection)
+        if found is None:
+            schema.metadata.create_all(connection)
+            connection.execute(
+                insert(schema.amba_meta).values(name="schema_version", value=str(schema.VERSION))
+            )
+            return None
+        if found > schema.VERSION:
+            raise UserError(
+                UserCode.STATE_TOO_NEW,
+                f"{path} has schema version {found}; this program knows {schema.VERSION} at most",
+                hint="use the newer amba-run that wrote it, or another folder with --state",
+                details={"found": found, "known": schema.VERSION},
+            )
+        _check(connection, path)
+        if found == schema.VERSION:
+            return None
+        from amba_router.store import migrations  # alembic: for an upgrade alone
+
+        migrations.upgrade(connection, found=found, wanted=schema.VERSION)
+        meta = schema.amba_meta
+        connection.execute(
+            update(meta).where(meta.c.name == "schema_version").values(value=str(schema.VERSION))
         )
+        return found
+
+
+def _check(connection: Connection, path: Path) -> None:
+    """Refuse damaged pages now, not in the middle of a deploy.
+
+    A large database is checked in the tables of the control plane alone: those of STORAGE grow
+    with what users keep, and a start must not.
+    """
+    whole = os.stat(path).st_size <= limits.STORE_CHECK_BYTES.value
+    for name in ("",) if whole else schema.CONTROL:
+        pragma = f"PRAGMA quick_check('{name}')" if name else "PRAGMA quick_check"
+        said = [str(row[0]) for row in connection.exec_driver_sql(pragma)]
+        if said != ["ok"]:
+            raise damaged(path.parent, said[0])
 
 
 def _version(connection: Connection) -> int | None:

@@ -2,15 +2,16 @@
 
 What is allowed is decided by the caller, in functions that run inside the transaction; what is
 kept, and in which order it becomes durable, is decided here: bytes, then name, then row.
-A blob goes only after the transaction that forgot it was committed.
+How blobs go again is `adoption`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sqlalchemy import Connection, delete, insert, select, union
+from sqlalchemy import Connection, delete, insert, select
 
+from amba_router.store.adoption import Adoption
 from amba_router.store.blobs import Blobs, Hash, Lease, Staged, damaged
 from amba_router.store.database import Database
 from amba_router.store.queries import (
@@ -20,7 +21,6 @@ from amba_router.store.queries import (
     list_page,
     metadata_columns,
     parts_of,
-    referenced,
     replace,
     segments_of,
 )
@@ -28,7 +28,6 @@ from amba_router.store.records import Page, Part, Segment, StoredObject, Upload
 from amba_router.store.schema import (
     storage_objects,
     storage_parts,
-    storage_segments,
     storage_uploads,
 )
 from amba_runtime import limits
@@ -43,6 +42,7 @@ class Objects:
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self._blobs = blobs
+        self._adoption = Adoption(database, blobs)
 
     # reading
 
@@ -128,14 +128,14 @@ class Objects:
             admit: called in the transaction with the object that is there now; raises to refuse.
         """
 
-        def work(c: Connection, adopt: Callable[[], None]) -> set[str]:
+        def work(c: Connection, adopt: Callable[[], None]) -> tuple[None, set[str]]:
             old = find(c, project_id, new.key)
             admit(old)
             adopt()
             segments = (staged.segment(),) if staged.size else ()
-            return self._garbage(c, replace(c, project_id, old, new, segments))
+            return None, replace(c, project_id, old, new, segments)
 
-        await self._adopting(staged, work)
+        await self._adoption.run((staged,), work)
 
     async def delete(self, project_id: str, keys: Sequence[bytes]) -> None:
         """Delete objects, all or none; keys that are not there are passed over."""
@@ -149,7 +149,7 @@ class Objects:
                     c.execute(
                         delete(storage_objects).where(storage_objects.c.version == found.version)
                     )
-            return self._garbage(c, gone)
+            return self._adoption.garbage(c, gone)
 
         await self._database.write(work, then=self._blobs.remove)
 
@@ -182,7 +182,7 @@ class Objects:
     ) -> None:
         """Store one part, in place of an earlier one of its number. `admit` raises to refuse."""
 
-        def work(c: Connection, adopt: Callable[[], None]) -> set[str]:
+        def work(c: Connection, adopt: Callable[[], None]) -> tuple[None, set[str]]:
             admit(find_upload(c, project_id, key, upload_id))
             adopt()
             table = storage_parts
@@ -198,9 +198,9 @@ class Objects:
                     size=part.segment.size,
                 )
             )
-            return self._garbage(c, gone)
+            return None, gone
 
-        await self._adopting(staged, work)
+        await self._adoption.run((staged,), work)
 
     async def complete_upload(
         self, project_id: str, key: bytes, upload_id: str, decide: Completion
@@ -212,7 +212,7 @@ class Objects:
             new, segments = decide(upload, parts_of(c, upload_id))
             gone = end_upload(c, upload_id)
             gone |= replace(c, project_id, find(c, project_id, key), new, segments)
-            return new, self._garbage(c, gone)
+            return new, self._adoption.garbage(c, gone)
 
         new, _ = await self._database.write(work, then=lambda r: self._blobs.remove(r[1]))
         return new
@@ -229,48 +229,6 @@ class Objects:
 
         def work(c: Connection) -> set[str]:
             admit(find_upload(c, project_id, key, upload_id))
-            return self._garbage(c, end_upload(c, upload_id))
+            return self._adoption.garbage(c, end_upload(c, upload_id))
 
         await self._database.write(work, then=self._blobs.remove)
-
-    async def tidy(self, now_ms: int) -> None:
-        """At open: forget uploads past their time, then blobs nobody refers to."""
-        horizon = now_ms - int(limits.STORAGE_UPLOAD_S.value * 1000)
-
-        def work(c: Connection) -> set[str]:
-            c.execute(delete(storage_uploads).where(storage_uploads.c.created_ms < horizon))
-            both = union(select(storage_segments.c.blob), select(storage_parts.c.blob))
-            return set(c.scalars(both))
-
-        def sweep(referenced: set[str]) -> None:
-            self._blobs.sweep(referenced)
-
-        await self._database.write(work, then=sweep)
-
-    # blobs
-
-    async def _adopting(
-        self, staged: Staged, work: Callable[[Connection, Callable[[], None]], set[str]]
-    ) -> None:
-        """Run a transaction that names `staged`; when it fails, the name goes again."""
-        named: set[str] = set()
-
-        def adopt() -> None:
-            named.add(staged.segment().blob)
-            self._blobs.adopt(staged)
-
-        try:
-            await self._database.write(lambda c: work(c, adopt), then=self._blobs.remove)
-        except Exception:
-            if named:
-                await self._database.write(
-                    lambda c: self._garbage(c, named), then=self._blobs.remove
-                )
-            raise
-
-    def _garbage(self, c: Connection, candidates: set[str]) -> set[str]:
-        """Those of `candidates`, and of the blobs that wait for a reader, nobody refers to."""
-        candidates = candidates | self._blobs.doomed()
-        used = referenced(c, list(candidates))
-        self._blobs.spare(used)
-        return candidates - used

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, union, update
 
 from amba_router.store.records import (
     Metadata,
@@ -18,6 +18,7 @@ from amba_router.store.records import (
     after_prefix,
 )
 from amba_router.store.schema import (
+    deployments,
     storage_objects,
     storage_parts,
     storage_segments,
@@ -27,11 +28,26 @@ from amba_router.store.schema import (
 _SQL_VARIABLES = 500  # SQLite allows 999 in a statement on its oldest builds
 
 
+_NAMES_A_BLOB = (
+    storage_segments.c.blob,
+    storage_parts.c.blob,
+    deployments.c.bundle_sha,
+    deployments.c.map_sha,
+)
+"""Every column that keeps a blob."""
+
+
+def all_referenced(c: Connection) -> set[str]:
+    """Every blob that some row keeps."""
+    return {blob for blob in c.scalars(union(*(select(n) for n in _NAMES_A_BLOB))) if blob}
+
+
 def referenced(c: Connection, blobs: Sequence[str]) -> set[str]:
+    """Those of `blobs` that some row keeps."""
     used: set[str] = set()
     for at in range(0, len(blobs), _SQL_VARIABLES):
         some = blobs[at : at + _SQL_VARIABLES]
-        for column in (storage_segments.c.blob, storage_parts.c.blob):
+        for column in _NAMES_A_BLOB:
             used.update(c.scalars(select(column).where(column.in_(some))))
     return used
 
@@ -114,6 +130,24 @@ def replace(
                 for at, s in enumerate(segments)
             ],
         )
+    return gone
+
+
+def forget_uploads(c: Connection, before_ms: int) -> None:
+    """Uploads begun before that, open or ended, with their parts."""
+    c.execute(delete(storage_uploads).where(storage_uploads.c.created_ms < before_ms))
+
+
+def forget_project(c: Connection, project_id: str) -> set[str]:
+    """All objects and uploads of a project; the blobs they had."""
+    objects, uploads = storage_objects, storage_uploads
+    of_objects = select(objects.c.version).where(objects.c.project_id == project_id)
+    of_uploads = select(uploads.c.upload_id).where(uploads.c.project_id == project_id)
+    segments, parts = storage_segments, storage_parts
+    gone = set(c.scalars(select(segments.c.blob).where(segments.c.version.in_(of_objects))))
+    gone |= set(c.scalars(select(parts.c.blob).where(parts.c.upload_id.in_(of_uploads))))
+    c.execute(delete(objects).where(objects.c.project_id == project_id))
+    c.execute(delete(uploads).where(uploads.c.project_id == project_id))
     return gone
 
 

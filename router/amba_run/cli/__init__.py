@@ -11,11 +11,17 @@ import click
 from amba_run import __version__
 
 COMMANDS = {
+    "check": "Judge functions as an upload would, for CI: size, imports, handlers, start.",
+    "deploy": "Bundle a function, judge it, upload it.",
     "dev": "Serve the functions of a folder, and reload them as you save.",
     "doctor": "Say what is installed, what works here, and how to mend what does not.",
+    "functions": "List, roll back or delete deployed functions; read their logs.",
     "invoke": "Send one request to a function of the running dev server.",
+    "keys": "Make and revoke the API keys of a project.",
     "limits": "Show the limits in force, and what can be set.",
-    "secrets": "Show the secrets that functions of this folder get.",
+    "node": "Host deployed functions: the runtime behind deploy.",
+    "projects": "Make and list the projects of a node.",
+    "secrets": "Show, set and unset the secrets that functions get.",
     "token": "Print a credential for local use.",
     "verify": "Say whether a request's dispatch signature holds, and if not, why.",
 }

@@ -157,8 +157,8 @@ def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
     from amba_runtime.errors import InternalError
 
     environment = Environment.of_process()
-    _raise_file_limit()
-    _calm_collector()
+    raise_file_limit()
+    calm_collector()
 
     async def serve() -> int:
         stop = asyncio.Event()
@@ -194,7 +194,7 @@ def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
     return uvloop.run(serve())
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Let us hold two sockets per client: a shell's usual 1,024 files end at 500 clients."""
     try:
         import resource
@@ -207,7 +207,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Spare the data path full collections of a heap that is almost all modules and settings."""
     import gc
 

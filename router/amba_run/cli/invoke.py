@@ -6,11 +6,12 @@ Plain `http.client`: nothing is decoded, followed or added that the caller did n
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -193,22 +194,39 @@ def _exchange(
         for name, value in fields:
             connection.putheader(name, value.encode("utf-8", "surrogateescape"))
         connection.endheaders(body)
-        answer = connection.getresponse()
-        if json_:
-            return _print_json(answer)
-        return _print(answer)
+        with _more_headers(limits.INVOKE_HEADERS.value):
+            answer = connection.getresponse()
     except ValueError as error:  # http.client's own check of methods, paths and headers
+        connection.close()
         raise click.UsageError(f"that cannot be sent: {error}") from error
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, BrokenPipeError) and sys.stdout.closed:
-            raise
+        connection.close()
+        if isinstance(error, OSError):  # a connection that ends at once is one of these
+            raise UserError(
+                UserCode.NO_SERVER,
+                f"{server.origin} did not answer: {error or type(error).__name__}",
+                hint="is it running? amba-run dev prints its address",
+            ) from error
         raise UserError(
-            UserCode.NO_SERVER,
-            f"{server.origin} did not answer: {error or type(error).__name__}",
-            hint="is it running? amba-run dev prints its address",
+            UserCode.BROKEN_ANSWER,
+            f"{server.origin} answered with a head that cannot be read: {error!r:.200}",
         ) from error
+    try:
+        return _print_json(answer) if json_ else _print(answer)
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def _more_headers(most: int) -> Generator[None]:
+    """`http.client` takes 100 headers in an answer, and before Python 3.15 cannot be told more."""
+    name = "_MAXHEADERS"
+    before = getattr(http.client, name, None)
+    setattr(http.client, name, most)
+    try:
+        yield
+    finally:
+        setattr(http.client, name, before)
 
 
 def _address(server: Server, target: str) -> tuple[str, str]:
@@ -253,8 +271,31 @@ def _print_json(answer: http.client.HTTPResponse) -> int:
 
 
 def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes. Raises HTTPException where it breaks off."""
-    while data := answer.read1(65536):
-        yield data
-    if answer.length:
-        raise http.client.IncompleteRead(b"", answer.length)
+    """The body as it comes.
+
+    Raises:
+        UserError: BROKEN_ANSWER where it breaks off, or stands still for `limits.INVOKE_IDLE_S`.
+    """
+    from amba_runtime.errors import UserCode, UserError
+
+    size = 0
+    while True:
+        reason = ""
+        try:
+            data = answer.read1(65536)
+            broken = not data and bool(answer.length)
+        except http.client.IncompleteRead as error:
+            data, broken = error.partial, True
+        except (OSError, http.client.HTTPException) as error:
+            data, broken, reason = b"", True, f": {error}"
+        if data:
+            size += len(data)
+            yield data
+        if broken:
+            raise UserError(
+                UserCode.BROKEN_ANSWER,
+                f"the answer broke off after {size} bytes of its body{reason}",
+                hint="the log of amba-run dev says why",
+            )
+        if not data:
+            return

@@ -32,6 +32,13 @@ project_option = click.option(
     "--project", metavar="SLUG", help="Project slug. [that dev server's, or local]"
 )
 
+token_option = click.option(
+    "--token", metavar="TOKEN", help="[AMBA_PAT, or that of this folder's dev server]"
+)
+project_id_option = click.option(
+    "--project", metavar="ID", help="Project id. [AMBA_PROJECT_ID, or that dev server's]"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

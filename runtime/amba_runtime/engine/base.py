@@ -7,14 +7,17 @@ Everything that leaves an isolate goes through the `Surroundings` it was started
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
 from amba_runtime import entropy
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Event, Tell
-from amba_runtime.wire import Handler, Headers
+
+if TYPE_CHECKING:  # `check --static` starts nothing, and need not load the wire
+    from amba_runtime.wire import Handler, Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,18 @@ class Description:
         handlers: those of `fetch`, `scheduled`, `queue` that are callable, in this order.
         default: `object`, `function`, `class`, `none`, or `listener` (addEventListener form).
         startup: lines written while the module was evaluated.
+        fault: what a getter or Proxy threw when it was asked for a handler; "" mostly.
     """
 
     handlers: tuple[str, ...]
     default: str
     startup: Tell
+    fault: str = ""
+
+
+GUEST_MODULE = "fn.mjs"
+HOST_MODULES = ("shim.mjs", "prelude.mjs", "guest.mjs")
+"""What a bundle, and our modules around it, are called in stacks."""
 
 
 class Exchange(Protocol):
@@ -113,7 +123,11 @@ class Refused(Exception):
 
 
 class Isolate(Protocol):
-    """One loaded version, memory of its own. Raises wire.WireError where the engine is gone."""
+    """One loaded version, memory of its own. Raises wire.WireError where the engine is gone.
+
+    `configure` gives text bindings new values, for later invocations. `pending` is how many
+    promises given to `waitUntil` have not settled.
+    """
 
     @property
     def alive(self) -> bool: ...
@@ -125,6 +139,8 @@ class Isolate(Protocol):
     ) -> Socket: ...
     async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event: ...
     async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event: ...
+    async def configure(self, values: Mapping[str, str]) -> None: ...
+    async def pending(self) -> int: ...
     def cpu_s(self) -> float | None: ...
     async def close(self) -> None: ...
 
@@ -144,15 +160,30 @@ class Engine(Protocol):
     async def close(self) -> None: ...
 
 
+class StartFault(StrEnum):
+    """Why a bundle did not start."""
+
+    THREW = "threw"
+    SYNTAX = "syntax"
+    UNSETTLED = "unsettled"
+    CPU = "cpu"
+    MEMORY = "memory"
+    DIED = "died"
+
+
 class StartFailed(Exception):
     """A bundle could not be started: the guest's own fault, told in the engine's words.
 
     Attributes:
-        reason: one line, such as `Uncaught Error: no key`.
-        stack: the guest's stack, or "".
+        reason: such as `Uncaught Error: no key`. With DIED it is the engine's own last words:
+            for our log, not for whoever sent the bundle.
+        stack: the guest's frames as V8 writes them, without ours, or "".
     """
 
-    def __init__(self, reason: str, stack: str = "") -> None:
+    def __init__(
+        self, reason: str, stack: str = "", *, fault: StartFault = StartFault.THREW
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.stack = stack
+        self.fault = fault

@@ -196,6 +196,8 @@ class FakeIsolate:
         self.handler = handler
         self.exchanges: set[FakeExchange] = set()
         self.tell_header = surroundings.tell_header
+        self.env: dict[str, str] = {}
+        self.waiting = 0
         self._surroundings = surroundings
         self._alive = True
 
@@ -229,6 +231,16 @@ class FakeIsolate:
     async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
         """Ends well, and does nothing."""
         return Event(Outcome.OK, Tell(), {"outcome": "ok", "ackAll": False})
+
+    async def configure(self, values: Mapping[str, str]) -> None:
+        """Kept in `env`, for tests to read."""
+        if not self._alive:
+            raise WireError("the fake engine was stopped")
+        self.env.update(values)
+
+    async def pending(self) -> int:
+        """As many as a test says."""
+        return self.waiting
 
     def late(self, request_id: str, tell: Tell) -> None:
         """Say something after the answer."""

@@ -1,11 +1,16 @@
-// Our own worker, on a socket that tenants' requests never reach: describes the guest and
-// delivers scheduled and queue events to it.
+// Our own worker, on a socket that tenants' requests never reach: describes the guest, gives it
+// new values of its bindings, and delivers scheduled and queue events to it.
 
 export default {
   async fetch(request, env) {
     const { pathname } = new URL(request.url);
-    if (pathname === "/describe") return Response.json(await env.GUEST.describe());
+    if (pathname === "/describe") {
+      const [kind, handlers, startup, ...fault] = (await env.GUEST.describe()).split("\n");
+      return Response.json({ default: kind, handlers, startup, fault: fault.join(" ") });
+    }
+    if (pathname === "/pending") return Response.json(await env.GUEST.pending());
     const event = await request.json();
+    if (pathname === "/env") return Response.json(await env.GUEST.configure(event));
     if (pathname === "/scheduled") {
       return Response.json(
         await env.FN.scheduled({ cron: event.cron, scheduledTime: new Date(event.scheduledTimeMs) }),

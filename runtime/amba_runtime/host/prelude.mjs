@@ -225,17 +225,23 @@ export function watchContext(ctx) {
   const prototype = getPrototypeOf(ctx);
   nativeWaitUntil = prototype.waitUntil;
   prototype.waitUntil = function waitUntil(promise) {
-    const invocation = store() ?? latest;
-    return apply(nativeWaitUntil, this, [invocation === undefined ? promise : told(promise, invocation)]);
+    return apply(nativeWaitUntil, this, [told(promise, store() ?? latest)]);
   };
 }
 
+// Promises given to `waitUntil` that have not settled: the host ends no isolate that has some.
+let waiting = 0;
+export const pending = () => waiting;
+
 async function told(promise, invocation) {
+  waiting++;
   try {
     return await promise;
   } catch (error) {
-    add(invocation, "errors", describeError(error));
+    if (invocation !== undefined) add(invocation, "errors", describeError(error));
     throw error;
+  } finally {
+    waiting--;
   }
 }
 
@@ -377,6 +383,13 @@ delete bindings.__AMBA_LOG;
 delete bindings.__AMBA_MARK;
 delete bindings.__AMBA_CLASSIC;
 delete bindings.__AMBA_SILENT;
-if (classic) {
-  for (const name of ObjectKeys(bindings)) globalThis[name] = bindings[name];
+function asGlobals(values) {
+  if (classic) for (const name of ObjectKeys(values)) globalThis[name] = values[name];
+}
+asGlobals(bindings);
+
+// New values of text bindings, for whoever reads them from now on.
+export function rebind(values) {
+  for (const name of ObjectKeys(values)) bindings[name] = values[name];
+  asGlobals(values);
 }

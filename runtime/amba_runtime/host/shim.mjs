@@ -4,7 +4,7 @@
 
 import {
   run, begun, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
-  logService, mark, silent, watchContext,
+  logService, mark, silent, watchContext, rebind, pending,
 } from "./prelude.mjs";
 import { WorkerEntrypoint } from "cloudflare:workers";
 
@@ -27,16 +27,18 @@ const hold = setTimeout;
 const letGo = clearTimeout;
 const keys = Object.keys;
 const slice = String.prototype.slice;
+const String_ = String;
 const sourceOf = Function.prototype.call.bind(Function.prototype.toString);
 const logFetch = logService.fetch;
 
 // Imported after everything above was taken: the guest's module runs now.
-const guest = await import("./fn.mjs");
+const { guest } = await import("./guest.mjs");
 // by this name the host knows our header from one that a guest or an upstream made up
 const TELL = "amba-run-" + mark;
 const HEADER_MAX = 24576;
 
 let guestEnv = null;
+let changed = null; // text bindings that got new values since the start
 
 function settle(env, ctx) {
   watchContext(ctx);
@@ -46,6 +48,7 @@ function settle(env, ctx) {
     const name = names[i];
     if (apply(slice, name, [0, 7]) !== "__AMBA_") guestEnv[name] = env[name];
   }
+  if (changed !== null) guestEnv = { ...guestEnv, ...changed };
 }
 
 async function sendLog(label, body) {
@@ -212,7 +215,16 @@ export default {
   },
 };
 
+function thrown(error) {
+  try {
+    return apply(slice, String_(error), [0, 500]);
+  } catch {
+    return "something that cannot be turned into text";
+  }
+}
+
 export class AmbaControl extends WorkerEntrypoint {
+  // Text with one fact a line: nothing that a guest did to objects or arrays can touch it.
   describe() {
     const entry = guest.default;
     let kind = "none";
@@ -223,12 +235,28 @@ export class AmbaControl extends WorkerEntrypoint {
     } else if (listeners.fetch || listeners.scheduled || listeners.queue) {
       kind = "listener";
     }
-    const handlers = [];
+    let handlers = "";
+    let fault = "";
     for (let i = 0; i < 3; i++) {
       const name = i === 0 ? "fetch" : i === 1 ? "scheduled" : "queue";
-      const has = kind === "object" ? typeof entry[name] === "function" : kind === "listener" && name in listeners;
-      if (has) handlers[handlers.length] = name;
+      try {
+        const has = kind === "object" ? typeof entry[name] === "function" : kind === "listener" && name in listeners;
+        if (has) handlers += " " + name;
+      } catch (error) {
+        // a getter, or a trap of a Proxy
+        if (fault === "") fault = name + ": " + thrown(error);
+      }
     }
-    return { handlers, default: kind, startup: drainText(startup) };
+    return kind + "\n" + handlers + "\n" + drainText(startup) + "\n" + fault;
+  }
+  // New values for later invocations; those under way keep the env object that they have.
+  configure(values) {
+    changed = { ...changed, ...values };
+    if (guestEnv !== null) guestEnv = { ...guestEnv, ...values };
+    rebind(values);
+    return {};
+  }
+  pending() {
+    return { pending: pending() };
   }
 }

@@ -25,12 +25,36 @@ export default {
 """
 
 
+ODD = """
+export default {
+  fetch(request) {
+    if (new URL(request.url).pathname === "/headers") {
+      const headers = new Headers();
+      for (let n = 0; n < 300; n++) headers.set(`x-many-${n}`, `${n}`);
+      return new Response("many", { headers });
+    }
+    const parts = ["one", "two"];
+    return new Response(new ReadableStream({
+      async pull(controller) {
+        if (!parts.length) {
+          await new Promise((done) => setTimeout(done, 50));  // until what came is on its way
+          throw new Error("no more");
+        }
+        controller.enqueue(new TextEncoder().encode(parts.shift()));
+      },
+    }));
+  },
+};
+"""
+
+
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a function that echoes, and one that answers bytes."""
     folder = tmp_path_factory.mktemp("served") / "functions"
     folder.mkdir()
     (folder / "echo.js").write_text(ECHO)
+    (folder / "odd.js").write_text(ODD)
     (folder / "bytes.js").write_text(function("new Uint8Array([255, 0, 1])"))
     return folder
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,51 @@ def test_json_and_fail(invoke: Command) -> None:
     assert [invoke("echo", "--path", p, "--fail").code for p in ("/", "/teapot")] == [0, 1]
     assert invoke("nothing-here", "--fail").code == 1
     assert invoke("echo", "--method", "HEAD").out.endswith("\n\n")
+
+
+def test_an_answer_with_many_headers_is_printed(invoke: Command) -> None:
+    """What the server sent is shown, also where it is more than Python's client takes."""
+    done = invoke("odd", "--path", "/headers")
+    assert (done.code, done.err) == (0, "")
+    assert [f"x-many-{n}: {n}\n" in done.out for n in range(300)] == [True] * 300
+    assert done.out.endswith("\n\nmany")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_answer_that_breaks_off_is_told_as_such(
+    invoke: Command, options: tuple[str, ...]
+) -> None:
+    """The server did answer: the part that came is printed, then why there is no more."""
+    done = invoke("odd", "--path", "/breaks", *options)
+    assert done.code == 1
+    assert "error [BROKEN_ANSWER]: the answer broke off after 6 bytes" in done.err
+    assert "did not answer" not in done.err
+    assert done.out.endswith("" if options else "\n\nonetwo")
+
+
+def test_other_broken_answers(command: Command) -> None:
+    """A body shorter than its length and a head that is none were answers; silence is none."""
+    for answer, code, told in (
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\nshort", "BROKEN_ANSWER", "after 5 bytes"),
+        (b"what?\r\n\r\n", "BROKEN_ANSWER", "a head that cannot be read"),
+        (b"", "NO_SERVER", "did not answer"),
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve(answer: bytes = answer, listener: socket.socket = listener) -> None:
+                client, _ = listener.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            port = listener.getsockname()[1]
+            done = command("invoke", "x", "--api", f"http://127.0.0.1:{port}")
+            thread.join()
+        assert done.code == 1
+        assert f"error [{code}]" in done.err
+        assert told in done.err
 
 
 def test_a_server_by_its_address(

@@ -461,3 +461,16 @@ def test_an_idle_exchange_is_one_that_was_released(run: Run) -> None:
             assert (await answer(exchange)).body == b"again"
 
     run(body)
+
+
+def test_new_values_are_taken_and_work_is_counted(run: Run) -> None:
+    """While it lives; one that is gone is a WireError."""
+
+    async def body(world: World) -> None:
+        await world.isolate.configure({"KEY": "2"})
+        assert await world.isolate.pending() == 0
+        await world.isolate.close()
+        with pytest.raises(WireError):
+            await world.isolate.configure({"KEY": "3"})
+
+    run(body)

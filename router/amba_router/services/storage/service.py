@@ -10,17 +10,15 @@ import contextlib
 import warnings
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from amba_router.services.storage import rules
 from amba_router.services.storage.body import ObjectBody
 from amba_router.services.storage.cursor import decode_cursor
 from amba_router.services.storage.intake import receive, staging
 from amba_router.services.storage.rules import Condition, Fault, R2Error, Range
-from amba_router.store.blobs import Blobs
 from amba_router.store.records import (
     Metadata,
     Page,
@@ -29,16 +27,14 @@ from amba_router.store.records import (
     StoredObject,
     Upload,
 )
+from amba_router.store.state import State
 from amba_runtime import entropy, limits, wire
 from amba_runtime.clock import Clock
-from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
+from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.manifest import ProjectId
 
 if TYPE_CHECKING:
-    from amba_router.store.database import Database
     from amba_router.store.objects import Objects
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +46,21 @@ class ObjectRead:
     body: ObjectBody
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    database: Database
-    objects: Objects
-
-
 class StorageService:
     """Objects in one state folder. Belongs to one event loop.
 
-    Nothing is opened or imported until the first use: a server whose functions leave STORAGE
-    alone does not pay for it. `close` when done; idempotent.
+    Given a folder, nothing is opened or imported until the first use: a dev server whose functions
+    leave STORAGE alone does not pay for it. Given an open state, that is used, and left open.
+    `close` when done; idempotent.
     """
 
-    def __init__(self, state: Path, clock: Clock) -> None:
-        """Args: state: the folder that holds `amba.db` and `blobs/`; made when missing."""
-        self._state = state
+    def __init__(self, state: Path | State, clock: Clock) -> None:
+        """Args: state: the state directory, made when missing, or one that is open already."""
+        self._path = state.path if isinstance(state, State) else state
+        self._shared = state if isinstance(state, State) else None
         self._clock = clock
-        self._blobs = Blobs(state / "blobs")
-        # Set once by `open`; back to None when opening failed, so that the next use tries again.
-        self._opening: asyncio.Task[_Opened] | None = None
+        # Set once by `_objects`; back to None when opening failed: the next use tries again.
+        self._opening: asyncio.Task[State] | None = None
         self._closed = False
 
     # life
@@ -78,23 +69,21 @@ class StorageService:
         """Open the store now instead of at the first use. Idempotent.
 
         Raises:
-            UserError: STATE_IN_USE, STATE_TOO_NEW or STATE_DAMAGED.
+            UserError: as `State.open`.
         """
         await self._objects()
 
     async def close(self) -> None:
-        """Finish what has begun and let the folder go."""
+        """Finish what has begun and let the folder go, unless it is someone else's."""
         self._closed = True
         opening, self._opening = self._opening, None
         if opening is not None:
             with contextlib.suppress(Exception):
-                opened = await asyncio.shield(opening)
-                await _in_thread(opened.database.close)
-        self._blobs.close()
+                await (await asyncio.shield(opening)).close()
 
     def __del__(self) -> None:
         if self._opening is not None and not self._closed:
-            message = f"STORAGE in {self._state} was not closed"
+            message = f"STORAGE in {self._path} was not closed"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def bucket(self, project_id: ProjectId) -> wire.Handler:
@@ -104,10 +93,12 @@ class StorageService:
         return bucket_handler(self, project_id)
 
     async def _objects(self) -> Objects:
+        if self._closed:
+            raise InternalError(InternalCode.INVARIANT, "STORAGE was used after its close")
+        if self._shared is not None:
+            return self._shared.objects
         if self._opening is None:
-            if self._closed:
-                raise InternalError(InternalCode.INVARIANT, "STORAGE was used after its close")
-            self._opening = asyncio.create_task(self._open())
+            self._opening = asyncio.create_task(State.open(self._path, self._clock))
         opening = self._opening
         try:
             return (await asyncio.shield(opening)).objects
@@ -115,42 +106,6 @@ class StorageService:
             if self._opening is opening:
                 self._opening = None
             raise
-
-    async def _open(self) -> _Opened:
-        try:
-            await self._take_folder()
-            opened = await _in_thread(self._load)
-            await opened.objects.tidy(self._now_ms())
-            return opened
-        except OSError as error:
-            self._blobs.close()
-            raise UserError(
-                UserCode.STATE_DAMAGED,
-                f"{self._state} cannot be used as a state folder: {error}",
-                hint="check its owner, its mode and the space left, or choose another: --state DIR",
-            ) from error
-        except BaseException:
-            self._blobs.close()
-            raise
-
-    async def _take_folder(self) -> None:
-        until = self._clock.monotonic_s() + limits.STORE_LOCK_S.value
-        while not await _in_thread(self._blobs.try_open):
-            if self._clock.monotonic_s() >= until:
-                raise UserError(
-                    UserCode.STATE_IN_USE,
-                    f"{self._state} is used by another amba-run process",
-                    hint="stop it, or choose another folder with --state",
-                )
-            await self._clock.sleep(0.05)
-
-    def _load(self) -> _Opened:
-        # Importing SQLAlchemy takes a few hundred milliseconds: here, in a thread, once.
-        from amba_router.store.database import Database
-        from amba_router.store.objects import Objects
-
-        database = Database(self._state / "amba.db")
-        return _Opened(database, Objects(database, self._blobs))
 
     # one object
 
@@ -372,12 +327,3 @@ class StorageService:
 
 def _new_version() -> str:
     return entropy.uuid4().replace("-", "")
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """For opening and closing, when the store's own threads are not there."""
-    pool = ThreadPoolExecutor(1, "amba-store-open")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-    finally:
-        pool.shutdown(wait=False)

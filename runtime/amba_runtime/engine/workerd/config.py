@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from amba_runtime.engine.base import GUEST_MODULE, HOST_MODULES
 from amba_runtime.manifest import Bundle, Manifest
 
-SHIM_MODULES = ("shim.mjs", "prelude.mjs")
+SHIM_MODULES = HOST_MODULES
 CONTROL_MODULE = "control.mjs"
-GUEST_MODULE = "fn.mjs"
 _EXPORTS = re.compile(
     rb"\bexport\s*(?:\{|\*|default\b|const\b|let\b|var\b|function\b|class\b|async\b)"
 )

@@ -9,15 +9,23 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from amba_runtime import limits, wire
-from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
+from amba_runtime.engine.base import (
+    GUEST_MODULE,
+    Description,
+    Refused,
+    StartFailed,
+    StartFault,
+    Surroundings,
+)
 from amba_runtime.engine.workerd import config
+from amba_runtime.engine.workerd.last_words import last_words, start_failed
 from amba_runtime.errors import InternalCode, InternalError
-from amba_runtime.manifest import Bundle, Manifest
+from amba_runtime.manifest import HANDLERS, Bundle, Manifest
 from amba_runtime.outcome import Event, Outcome, Tell
 
 if TYPE_CHECKING:
@@ -71,7 +79,7 @@ class WorkerdIsolate:
         storage = folder / "r2.sock" if len(self._servers) == 4 else None
         for name, code in self._engine.modules.items():
             (folder / name).write_bytes(code)
-        (folder / config.GUEST_MODULE).write_bytes(bundle.code)
+        (folder / GUEST_MODULE).write_bytes(bundle.code)
         (folder / "worker.capnp").write_text(
             config.render(
                 self._manifest,
@@ -123,7 +131,7 @@ class WorkerdIsolate:
         # of one that never came to serve, `StartFailed` tells
         if self._described and not self._closing:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            reason = f"engine process {self._pid} ended ({how}): {_last_words(self._stderr)}"
+            reason = f"engine process {self._pid} ended ({how}): {last_words(self._stderr)}"
             logger.warning("%s", reason)
             self._surroundings.died(reason)
 
@@ -181,25 +189,15 @@ class WorkerdIsolate:
             Refused: the guest answered with an ordinary response.
             WireError: the engine is gone.
         """
-        from websockets.asyncio.client import unix_connect
         from websockets.exceptions import InvalidHandshake, InvalidStatus
-        from websockets.typing import Subprotocol
 
-        fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n != b"host"]
+        from amba_runtime.engine.workerd.handshake import open_socket
+
+        fields = [field for field in headers if field[0] != b"host"]
         host = next((v for n, v in headers if n == b"host"), b"localhost").decode("latin-1")
         try:
-            connection = await unix_connect(
-                str(self._folder / "fn.sock"),
-                f"ws://{host}{target.decode('latin-1')}",
-                additional_headers=fields,
-                subprotocols=[Subprotocol(p) for p in subprotocols] or None,
-                user_agent_header=None,
-                compression=None,
-                ping_interval=None,
-                max_size=limits.WEBSOCKET_BYTES.value,
-                open_timeout=limits.WEBSOCKET_OPEN_S.value,
-                close_timeout=limits.WEBSOCKET_CLOSE_S.value,
-                proxy=None,
+            connection = await open_socket(
+                self._folder / "fn.sock", host, target.decode("latin-1"), fields, subprotocols
             )
         except InvalidStatus as refusal:
             answer = refusal.response
@@ -221,31 +219,54 @@ class WorkerdIsolate:
         """What the bundle is, once its top level ran.
 
         Raises:
-            StartFailed: the top level threw, never settled, or is no JavaScript.
+            StartFailed: the top level threw, never settled, took too much CPU, or is no
+                JavaScript; or the engine ended over it.
         """
+        ask = asyncio.ensure_future(self._ask("/describe", None))
         try:
-            data = await asyncio.wait_for(self._ask("/describe", None), limits.START_S.value)
-        except TimeoutError:
-            raise StartFailed(
-                f"the module's top level did not finish in {limits.START_S.value:g} s"
-            ) from None
-        except (wire.WireError, InternalError) as error:
+            data = await self._watched(ask)
+        except (wire.WireError, InternalError):
             await self._end()
-            raise self._start_failed(str(error)) from None
+            failure = start_failed(tuple(self._stderr))
+            if failure.fault is StartFault.DIED:
+                logger.warning("process %d of a start: %s", self._pid, failure.reason)
+            raise failure from None
+        finally:
+            ask.cancel()
         self._described = True
         # it was read: secrets do not lie on the disk, whatever becomes of us
         (self._folder / "worker.capnp").unlink(missing_ok=True)
-        handlers = tuple(h for h in data.get("handlers", ()) if isinstance(h, str))
-        return Description(handlers, str(data.get("default")), Tell.parse(str(data.get("startup"))))
+        return Description(
+            tuple(h for h in HANDLERS if h in str(data.get("handlers")).split()),
+            str(data.get("default")),
+            Tell.parse(str(data.get("startup"))),
+            str(data.get("fault"))[: limits.VIOLATION_TEXT.value],
+        )
 
-    def _start_failed(self, fallback: str) -> StartFailed:
-        lines = [line for line in self._stderr if line.strip()]
-        start = next((i for i, line in enumerate(lines) if "Uncaught" in line), None)
-        if start is None:
-            return StartFailed(lines[0] if lines else fallback)
-        reason = lines[start].split("service fn: ", 1)[-1]
-        stack = [line for line in lines[start + 1 :] if line.lstrip().startswith("at ")]
-        return StartFailed(reason[reason.index("Uncaught") :], "\n".join(stack))
+    async def _watched(self, ask: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+        """The answer to `ask`, unless the start takes more CPU or longer than it may.
+
+        The engine cannot stop its own guest (architecture.md, limits): its clock is read from
+        outside. Where the system does not tell, the time of day stands for it.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        most_s = self._manifest.startup_ms / 1000
+        while True:
+            done, _ = await asyncio.wait({ask}, timeout=limits.START_POLL_S.value)
+            if done:
+                return ask.result()
+            wall_s = loop.time() - began_s
+            cpu_s = self.cpu_s() if self.alive else 0.0
+            if (wall_s if cpu_s is None else cpu_s) > most_s:
+                raise StartFailed(
+                    f"its start took more than {self._manifest.startup_ms} ms of CPU time",
+                    fault=StartFault.CPU,
+                )
+            if wall_s > limits.START_S.value + most_s:
+                raise StartFailed(
+                    f"its start did not end in {wall_s:.0f} s", fault=StartFault.UNSETTLED
+                )
 
     async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
         """Deliver one schedule slot and wait for its end, `waitUntil` included."""
@@ -261,6 +282,15 @@ class WorkerdIsolate:
         return await self._deliver(
             f"queue {queue} {first}", "/queue", {"queue": queue, "messages": list(messages)}
         )
+
+    async def configure(self, values: Mapping[str, str]) -> None:
+        """Give text bindings new values, for invocations from now on. Raises WireError."""
+        await self._ask("/env", dict(values))
+
+    async def pending(self) -> int:
+        """Promises given to `waitUntil` that have not settled; untrusted. Raises WireError."""
+        count = (await self._ask("/pending", None)).get("pending")
+        return count if isinstance(count, int) else 0
 
     async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
         tell = self._labels.setdefault(label, Tell())
@@ -393,21 +423,6 @@ class WorkerdSocket:
         await self._connection.close(code, reason)
 
 
-def _last_words(lines: Sequence[str]) -> str:
-    """The line of a dead engine's stderr that says most.
-
-    V8 frames what was fatal with `#`; workerd names a signal and then prints its own stack.
-    """
-    words = [line.strip("# \t") for line in lines if not line.startswith("stack:")]
-    fatal = [
-        line
-        for line in words
-        if ("fatal" in line.lower() and "error in ," not in line) or "Received signal" in line
-    ]
-    last = [line for line in words if line]
-    return (fatal or last or ["it said nothing"])[-1]
-
-
 class _Lines(asyncio.Protocol):
     """Keeps the last lines a process wrote; the process can never block on us."""
 
@@ -417,7 +432,7 @@ class _Lines(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *whole, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-limits.LOG_LINE_BYTES.value :]
+        self._rest = rest[: limits.LOG_LINE_BYTES.value]  # its head says what it is
         for line in whole:
             text = line[: limits.LOG_LINE_BYTES.value].decode("utf-8", "replace")
             logger.debug("workerd: %s", text)

@@ -16,6 +16,7 @@ from amba_router.services.storage.rules import Fault, R2Error
 from amba_router.services.storage.service import ObjectRead, StorageService
 from amba_router.store.blobs import Blobs
 from amba_router.store.records import Metadata
+from amba_router.store.state import State
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
@@ -283,8 +284,9 @@ def test_a_failed_transaction_takes_its_blob_along(
 
             with monkeypatch.context() as patch:
                 patch.setattr(objects, "replace", no_space)
-                with pytest.raises(OSError, match="No space"):
+                with pytest.raises(UserError, match="no space left") as caught:
                     await service.put(P, "k", body(b"value"))
+                assert caught.value.code is UserCode.DISK_FULL
             assert blob_files(tmp_path) == []
             assert (await service.put(P, "k", body(b"value"))).size == 5
 
@@ -373,6 +375,26 @@ def test_a_database_of_a_newer_program_is_refused_and_let_go(tmp_path: Path) -> 
             other = Blobs(tmp_path / "blobs")
             assert other.try_open()
             other.close()
+
+    asyncio.run(main())
+
+
+def test_a_shared_state_is_used_and_left_open(tmp_path: Path) -> None:
+    """A node opens the state once for STORAGE and the control plane; who opens closes."""
+
+    async def main() -> None:
+        state = await State.open(tmp_path, ManualClock())
+        service = StorageService(state, ManualClock())
+        await service.open()
+        await service.put(P, "k", body(b"value"))
+        await service.close()
+        with pytest.raises(InternalError):
+            await service.head(P, "k")
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(state.close)
+            again = StorageService(state, ManualClock())
+            assert await text(await again.get(P, "k")) == b"value"
+            await again.close()
 
     asyncio.run(main())
 

@@ -25,8 +25,9 @@ from tests.runtime.engine.lab import (
     workerd_lab,
 )
 
+from amba_runtime import limits
 from amba_runtime.clock import ManualClock, SystemClock
-from amba_runtime.engine.base import Isolate, StartFailed
+from amba_runtime.engine.base import Isolate, StartFailed, StartFault
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
@@ -370,5 +371,28 @@ def test_an_engine_sweeps_what_killed_hosts_left(
         assert len(os.listdir(tmp_path)) == 1
         await engine.close()
         assert os.listdir(tmp_path) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_a_start_that_never_ends_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that takes no CPU and says nothing has a deadline too (limits.START_S)."""
+    program = tmp_path / "workerd"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(limits, "START_S", limits.Deadline(0.01, "", ""))
+
+    async def main() -> None:
+        engine = WorkerdEngine(program=program)
+        try:
+            isolate = await Lab(engine).start(FETCH)
+            with pytest.raises(StartFailed, match="its start did not end") as failed:
+                await isolate.describe()
+            assert failed.value.fault is StartFault.UNSETTLED
+        finally:
+            await engine.close()
 
     asyncio.run(main())

@@ -22,14 +22,17 @@ from tests.runtime.engine.lab import (
     begin,
     bundled,
     guest,
+    nowhere,
     on_workerd,
     pid_of,
     rest,
 )
 
-from amba_runtime.engine.base import StartFailed
+from amba_runtime import limits
+from amba_runtime.engine.base import StartFailed, StartFault, Surroundings
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalError
+from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import NothingSentError, WireError
 
@@ -118,7 +121,7 @@ def test_extra_exports_change_nothing() -> None:
         ("\nthrow new RangeError('no key');", "Uncaught RangeError: no key", "fn.mjs:2:7"),
         ("throw 'text';", "Uncaught Error: text", ""),
         ("throw null;", "Uncaught Error: null", ""),
-        ("const = 3;", "Uncaught SyntaxError: Unexpected token '='", "fn.mjs:1:6"),
+        ("const = 3;", "Uncaught SyntaxError: Unexpected token '='", "fn.mjs:1:7"),
         ("await new Promise(() => {});", "Top-level await in module is unsettled", ""),
         ("import x from 'left-pad';", 'No such module "left-pad"', ""),
         ("import fs from 'node:fs';", 'No such module "node:fs"', ""),
@@ -148,7 +151,7 @@ def test_a_thrown_stack_names_its_frames() -> None:
         with pytest.raises(StartFailed) as failed:
             await (await lab.start(bundle)).describe()
         assert failed.value.reason == "Uncaught Error: thrown while the module loads"
-        assert "in connect" in failed.value.stack.splitlines()[0]
+        assert failed.value.stack.splitlines()[0] == "    at connect (fn.mjs:3:9)"
 
     bundle = guest("top-level-throw")
     on_workerd(body)
@@ -566,5 +569,62 @@ def test_a_control_answer_that_is_none_is_an_internal_error(monkeypatch: Any) ->
         assert isinstance(isolate, WorkerdIsolate)
         with pytest.raises(InternalError, match="answered /queue with 500"):
             await isolate.queue(queue="q", messages=[{"no": "message", "id": 1}])
+
+    on_workerd(body)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "for (;;);",
+        "function again() { Promise.resolve().then(again); } again();",
+        "export default { get fetch() { for (;;); } };",
+    ],
+)
+def test_a_start_that_takes_too_much_cpu_ends_at_its_limit(source: str) -> None:
+    """Within half a second of it, and its process with it (reliability.md D8; 2.3)."""
+
+    async def body(lab: Lab) -> None:
+        manifest = Manifest(ProjectId("p"), FunctionName("f"), 1, startup_ms=150)
+        around = Surroundings(nowhere, None, lab.told.on_tell, lab.told.on_death)
+        isolate = await lab.engine.start(manifest, Bundle.of(source.encode()), around)
+        assert isinstance(isolate, WorkerdIsolate)
+        with pytest.raises(StartFailed, match="more than 150 ms of CPU time") as failed:
+            await isolate.describe()
+        assert failed.value.fault is StartFault.CPU
+        used_s = isolate.cpu_s()
+        assert used_s is None or 0.15 < used_s < 0.65
+        pid = isolate.pid
+        await isolate.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    on_workerd(body)
+
+
+def test_a_guest_that_spoils_its_realm_is_described() -> None:
+    """Nothing it did to objects, arrays or its own exports touches the answer (row D7)."""
+    source = """
+Object.defineProperty(Array.prototype, 0, { set() { throw 1; } });
+Object.prototype.toJSON = String.prototype.split = Array.prototype.join = () => { throw 2; };
+export function then(resolve) { resolve({}); }
+export default { fetch() {}, get queue() { throw new Error("a\\nb"); } };
+"""
+
+    async def body(lab: Lab) -> None:
+        description = await (await lab.start(source)).describe()
+        assert (description.handlers, description.default) == (("fetch",), "object")
+        assert description.fault == "queue: Error: a b"
+
+    on_workerd(body)
+
+
+def test_a_long_message_keeps_its_head() -> None:
+    """A line of the engine is cut at its end: its beginning says what it is."""
+
+    async def body(lab: Lab) -> None:
+        with pytest.raises(StartFailed, match=r"\AUncaught Error: x") as failed:
+            await (await lab.start("throw new Error('x'.repeat(1e6));")).describe()
+        assert len(failed.value.reason) <= limits.VIOLATION_TEXT.value
 
     on_workerd(body)

@@ -1,0 +1,186 @@
+"""One deploy, one rollback: trial, commit, switch, in that order and one at a time per function.
+
+Nothing is answered before the store has committed and the route has switched; nothing that was
+started is left behind when any step fails. Source: architecture.md section 4; contract D.2, D.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from amba_router.control import faults
+from amba_router.control.turns import Turns
+from amba_router.store.control_records import NewDeployment, Status
+from amba_runtime import limits
+from amba_runtime.manifest import Bundle, FunctionName
+from amba_runtime.violations import Rejected
+
+if TYPE_CHECKING:
+    from amba_router.control.host import Host, Trial
+    from amba_router.control.pushes import Pushes
+    from amba_router.rate_limit import RateLimit
+    from amba_router.store.control import ControlStore
+    from amba_router.store.control_records import Deployment, ProjectRecord
+
+logger = logging.getLogger("amba.control")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to serve, already checked as far as its own bytes go."""
+
+    name: FunctionName
+    bundle: Bundle
+    rate_limit: RateLimit | None = None
+    limits: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
+    engine: str = "workerd"
+    rolled_back_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What serves now; `warnings` for the person."""
+
+    deployment: Deployment
+    warnings: tuple[str, ...]
+
+
+class Deploys:
+    """Changes what serves. `close` once, at the end."""
+
+    def __init__(self, store: ControlStore, host: Host, pushes: Pushes) -> None:
+        self._store = store
+        self._host = host
+        self._pushes = pushes
+        self._turns = Turns(limits.DEPLOY_WAITERS.value, _too_many)
+        self._commits: set[asyncio.Task[Deployment]] = set()
+
+    async def deploy(
+        self, project: ProjectRecord, wanted: Wanted, still: Callable[[], None]
+    ) -> Deployed:
+        """Make it the function's next version and let it serve.
+
+        Args:
+            still: asked just before the commit; raises when the caller may not any more.
+
+        Raises:
+            Refused: DEPLOY_REJECTED with every violation, TOO_MANY_DEPLOYS; what the store says.
+        """
+        async with self._turns.take((project.id, wanted.name)):
+            return await self._deploy(project, wanted, still)
+
+    async def roll_back(
+        self, project: ProjectRecord, old: Deployment, still: Callable[[], None]
+    ) -> Deployed:
+        """A new version from the bundle, the limits and the rate limit of an old one."""
+        async with self._turns.take((project.id, old.name)):
+            wanted = Wanted(
+                old.name,
+                await self._store.load_bundle(old.id),
+                old.rate_limit,
+                old.limits,
+                old.engine,
+                old.version,
+            )
+            return await self._deploy(project, wanted, still)
+
+    async def disable(self, project: ProjectRecord, old: Deployment) -> Deployment | None:
+        """Serve this deployment no more; None when it is gone."""
+        async with self._turns.take((project.id, old.name)):
+            # which one is active may have changed while this one waited
+            now = await self._store.find_deployment(project.id, deployment_id=old.id)
+            disabled = await self._store.disable_deployment(project.id, old.id)
+            if now is not None and now.status == Status.ACTIVE:
+                self._host.remove(project.id, old.name)
+            return disabled
+
+    async def delete(self, project: ProjectRecord, name: str) -> int | None:
+        """404 from now on; how many deployments were disabled, None when there never was one."""
+        async with self._turns.take((project.id, name)):
+            count = await self._store.delete_function(project.id, name)
+            if count is not None:
+                self._host.remove(project.id, name)
+            return count
+
+    async def close(self) -> None:
+        """Wait for commits under way and their switches."""
+        await asyncio.gather(*self._commits, return_exceptions=True)
+
+    async def _deploy(
+        self, project: ProjectRecord, wanted: Wanted, still: Callable[[], None]
+    ) -> Deployed:
+        still()
+        version = await self._store.next_version(project.id, wanted.name)
+        epoch = self._pushes.epoch(project.id)
+        env = await self._store.secrets_for_new(project.id, wanted.name)
+        try:
+            trial = await self._host.trial(
+                project,
+                wanted.name,
+                wanted.bundle,
+                version=version,
+                limits=wanted.limits,
+                env=env,
+                storage=project.storage,
+            )
+        except Rejected as refusal:
+            logger.info(
+                "deploy.rejected project=%s function=%s codes=%s",
+                project.id,
+                wanted.name,
+                ",".join(sorted({str(v.code) for v in refusal.violations})),
+            )
+            raise faults.rejected(refusal.violations) from None
+        try:
+            still()
+        except BaseException:
+            await self._host.discard(trial)
+            raise
+        # from here on a caller that leaves, or a shutdown, must not part commit and switch
+        commit = asyncio.create_task(self._commit(project, wanted, version, trial))
+        self._commits.add(commit)
+        commit.add_done_callback(self._commits.discard)
+        deployment = await asyncio.shield(commit)
+        if self._pushes.epoch(project.id) != epoch:
+            await self._catch_up(deployment, dict(env))
+        return Deployed(deployment, trial.warnings)
+
+    async def _commit(
+        self, project: ProjectRecord, wanted: Wanted, version: int, trial: Trial
+    ) -> Deployment:
+        try:
+            deployment = await self._store.add_deployment(
+                NewDeployment(
+                    project_id=project.id,
+                    name=wanted.name,
+                    version=version,
+                    bundle=wanted.bundle,
+                    handlers=trial.handlers,
+                    rate_limit=wanted.rate_limit,
+                    limits=wanted.limits,
+                    engine=wanted.engine,
+                    rolled_back_from=wanted.rolled_back_from,
+                )
+            )
+        except BaseException:
+            await self._host.discard(trial)
+            raise
+        self._host.activate(deployment, trial)
+        return deployment
+
+    async def _catch_up(self, deployment: Deployment, env: Mapping[str, object]) -> None:
+        """A secret was set while the version was on trial: what runs was started without it."""
+        for name, value in await self._store.secrets_for(deployment.id):
+            if env.get(name) != value:
+                await self._pushes.push(deployment.project_id, deployment.name, name, value)
+
+
+def _too_many() -> faults.Refused:
+    return faults.TOO_MANY_DEPLOYS.refuse(
+        f"{limits.DEPLOY_WAITERS.value} deploys of this function wait already; try again later",
+        retry_after_s=5,
+    )

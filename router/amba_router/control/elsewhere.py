@@ -1,0 +1,72 @@
+"""What the platform has and we do not: honest 501s by name, after authentication.
+
+Source: contract E.0 "Out of scope", E.1 and E.3 to E.15; the paths of later issues stand here
+until they are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from amba_router.control.operations import Auth
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+OUT_OF_SCOPE = _words(
+    "streaks xp achievements challenges leaderboards leagues catalog stores inventory "
+    "referrals feeds friends groups messaging reviews moderation roles sessions "
+    "onboarding deep-links flags content entitlements sync sites billing payments "
+    "service-accounts promotion-bundles integrations webhooks app-mcp push"
+)
+"""Segments under a project and under `/client`. Source: contract E.0."""
+
+ADMIN_LATER = _words(
+    "collections users events audit-events media storage config currencies ai email queue "
+    "fan-out segments analytics schema"
+)
+"""Under a project. Source: contract D.7, E.4 to E.14."""
+
+CLIENT_LATER = _words(
+    "auth users collections events storage media config currencies ai email ping queue"
+)
+"""Under `/client`. Source: contract E.0, E.3 to E.14."""
+
+SESSIONLESS = frozenset({"auth", "config", "ping"})
+"""Under `/client`: an API key is enough. Source: contract E.0."""
+
+LATER_EXACT: Mapping[tuple[str, ...], Auth] = MappingProxyType(
+    {
+        ("admin", "internal", "email", "send"): Auth.CLIENT,
+        ("auth", "developer", "signup"): Auth.NOBODY,
+        ("auth", "developer", "login"): Auth.NOBODY,
+        ("auth", "developer", "refresh"): Auth.NOBODY,
+        ("auth", "developer", "logout"): Auth.NOBODY,
+    }
+)
+"""Single paths, and who may ask."""
+
+
+def needed_for(segments: tuple[str, ...]) -> tuple[Auth, str] | None:
+    """Who may be told 501, and the project in the path; None for a path of nobody's.
+
+    Args:
+        segments: of the path, without `v1`; no operation has it.
+    """
+    exact = LATER_EXACT.get(segments)
+    if exact is not None:
+        return exact, ""
+    match segments:
+        case ("admin", "projects", project, feature, *_) if (
+            feature in OUT_OF_SCOPE or feature in ADMIN_LATER
+        ):
+            return Auth.PROJECT, project
+        case ("admin", "projects", project, "functions", "schedules", *rest) if len(rest) <= 1:
+            return Auth.PROJECT, project
+        case ("client", feature, *_) if feature in OUT_OF_SCOPE or feature in CLIENT_LATER:
+            return (Auth.CLIENT if feature in SESSIONLESS else Auth.SESSION), ""
+        case _:
+            return None

@@ -1,0 +1,174 @@
+"""Every refusal the control plane can give: a closed set, each with its status and its meaning.
+
+An operation names those it may answer with; the OpenAPI document and the answers come from here.
+Source: contract A.7, D.3, E.0 (codes); the others are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from amba_router.problem import Problem
+from amba_runtime.errors import AmbaRunError, InternalCode, InternalError, UserCode, UserError
+from amba_runtime.violations import Violation
+
+
+class Refused(Exception):
+    """Ends an operation with a documented refusal."""
+
+    def __init__(self, fault: Fault, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.fault = fault
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of refusal; `when` is its line in the documentation."""
+
+    status: int
+    code: str
+    kind: str
+    when: str
+
+    def refuse(
+        self,
+        message: str,
+        details: dict[str, Any] | None = None,
+        *,
+        retry_after_s: int | None = None,
+    ) -> Refused:
+        """The exception to raise. Args: message: what, where, and what to do."""
+        extra = ((b"www-authenticate", b"Bearer"),) if self.status == 401 else ()
+        problem = Problem(
+            self.status,
+            self.code,
+            self.kind,
+            message,
+            details or {},
+            retry_after_s=retry_after_s,
+            extra=extra,
+        )
+        return Refused(self, problem)
+
+
+def _input(code: str, when: str, status: int = 400) -> Fault:
+    return Fault(status, code, "invalid_request", when)
+
+
+def _missing(code: str, when: str) -> Fault:
+    return Fault(404, code, "not_found", when)
+
+
+# who asks
+UNAUTHORIZED = Fault(401, "UNAUTHORIZED", "auth", "no credential")
+INVALID_TOKEN = Fault(401, "INVALID_TOKEN", "auth", "an unknown token or key")
+INVALID_INTERNAL_TOKEN = Fault(
+    401, "INVALID_INTERNAL_TOKEN", "auth", "an unknown or revoked internal token, or one used here"
+)
+WRONG_PROJECT = Fault(403, "WRONG_PROJECT", "auth", "a token or key of another project")
+PROJECT_FORBIDDEN = Fault(403, "PROJECT_FORBIDDEN", "auth", "not this caller's to do")
+
+# what is asked for
+NOT_FOUND = _missing("NOT_FOUND", "no such path")
+PROJECT_NOT_FOUND = _missing("PROJECT_NOT_FOUND", "no such project")
+FUNCTION_NOT_FOUND = _missing("FUNCTION_NOT_FOUND", "never deployed in this project")
+VERSION_NOT_FOUND = _missing("VERSION_NOT_FOUND", "this function never had that version")
+DEPLOYMENT_NOT_FOUND = _missing("DEPLOYMENT_NOT_FOUND", "no such deployment in this project")
+SECRET_NOT_FOUND = _missing("SECRET_NOT_FOUND", "no such secret in this scope")
+API_KEY_NOT_FOUND = _missing("API_KEY_NOT_FOUND", "no such key in this project")
+CREDENTIAL_NOT_FOUND = _missing("CREDENTIAL_NOT_FOUND", "no such credential in this project")
+PAT_NOT_FOUND = _missing("PAT_NOT_FOUND", "this developer has no such token")
+METHOD_NOT_ALLOWED = _input("METHOD_NOT_ALLOWED", "see `Allow`", 405)
+
+# what was sent
+INVALID_INPUT = _input("INVALID_INPUT", "the body or a parameter is not what it must be")
+INVALID_JSON = _input("INVALID_JSON", "the body is not JSON, or too deep")
+INVALID_NAME = _input("INVALID_NAME", "a function's or secret's name breaks its rule")
+RESERVED_NAME = _input("RESERVED_NAME", "a secret's name is the platform's own")
+INVALID_VALUE = _input("INVALID_VALUE", "a secret's value is too long, or no text")
+INVALID_RATE_LIMIT = _input("INVALID_RATE_LIMIT", "the three members or what they may be")
+INVALID_LIMITS = _input("INVALID_LIMITS", "an unknown limit, or a value out of range")
+INVALID_METADATA = _input("INVALID_METADATA", "an upload's metadata is not what it must be")
+INVALID_UPLOAD = _input("INVALID_UPLOAD", "the multipart body or one of its parts")
+INVALID_SINCE = _input("INVALID_SINCE", "not a time")
+INVALID_UNTIL = _input("INVALID_UNTIL", "not a time")
+INVALID_LIMIT = _input("INVALID_LIMIT", "not a number within its range")
+CONFIRM_REQUIRED = _input("CONFIRM_REQUIRED", "`confirm` must repeat the name")
+BODY_INCOMPLETE = _input("BODY_INCOMPLETE", "the client ended before its body did")
+INVALID_ENCODING = _input("INVALID_ENCODING", "the body is not the gzip it says it is")
+DEPLOY_REJECTED = _input("DEPLOY_REJECTED", "the bundle breaks rules: `details.violations`")
+REQUEST_TIMEOUT = _input("REQUEST_TIMEOUT", "the body did not come in time", 408)
+PAYLOAD_TOO_LARGE = _input("PAYLOAD_TOO_LARGE", "the body passes its limit", 413)
+UNSUPPORTED_MEDIA_TYPE = _input("UNSUPPORTED_MEDIA_TYPE", "content type or encoding", 415)
+NAME_TAKEN = Fault(409, "NAME_TAKEN", "conflict", "the slug belongs to another project")
+CONFLICT = Fault(409, "CONFLICT", "conflict", "the state changed meanwhile, or does not allow it")
+TOO_MANY_DEPLOYS = Fault(
+    429, "TOO_MANY_DEPLOYS", "rate_limit", "too many deploys of one function wait"
+)
+
+# what is not here, and what fails
+NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
+INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
+BLOB_DAMAGED = Fault(500, "BLOB_DAMAGED", "internal", "a stored bundle is not what was stored")
+SECRET_DAMAGED = Fault(500, "SECRET_DAMAGED", "internal", "a stored secret cannot be opened")
+OVERLOADED = Fault(503, "OVERLOADED", "internal", "too many uploads at once; try again")
+STATE_READ_ONLY = Fault(503, "STATE_READ_ONLY", "internal", "the state directory takes no writes")
+DISK_FULL = Fault(507, "DISK_FULL", "internal", "no space is left; nothing was changed")
+
+FAULTS: tuple[Fault, ...] = tuple(value for value in globals().values() if isinstance(value, Fault))
+"""All of them."""
+
+ALWAYS = (METHOD_NOT_ALLOWED, INTERNAL)
+READS = (BLOB_DAMAGED, SECRET_DAMAGED)
+WRITES = (CONFLICT, STATE_READ_ONLY, DISK_FULL)
+BODIES = (
+    *(INVALID_JSON, INVALID_INPUT, BODY_INCOMPLETE, INVALID_ENCODING),
+    *(REQUEST_TIMEOUT, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, OVERLOADED),
+)
+
+_OF_STORE = {
+    UserCode.CONFLICT: CONFLICT,
+    UserCode.NAME_TAKEN: NAME_TAKEN,
+    UserCode.INVALID_NAME: INVALID_NAME,
+    UserCode.RESERVED_NAME: RESERVED_NAME,
+    UserCode.INVALID_RATE_LIMIT: INVALID_RATE_LIMIT,
+    UserCode.STATE_READ_ONLY: STATE_READ_ONLY,
+    UserCode.DISK_FULL: DISK_FULL,
+    UserCode.NOT_EMULATED: NOT_EMULATED,
+    InternalCode.BLOB_DAMAGED: BLOB_DAMAGED,
+    InternalCode.SECRET_DAMAGED: SECRET_DAMAGED,
+}
+
+
+def refusal_of(error: AmbaRunError) -> Refused:
+    """The one table from our exceptions to the wire; what it does not name is `INTERNAL`.
+
+    An internal error's own words stay in the log: they may name a path of this machine.
+    """
+    if isinstance(error, UserError):
+        fault = _OF_STORE.get(error.code)
+        if fault is not None:
+            said = f"{error.message}; {error.hint}" if error.hint else error.message
+            if fault.status >= 500 and fault is not NOT_EMULATED:
+                said = fault.when
+            retry = 1 if fault.status == 503 else None
+            return fault.refuse(said, dict(error.details), retry_after_s=retry)
+    elif isinstance(error, InternalError):
+        fault = _OF_STORE.get(error.code)
+        if fault is not None:
+            return fault.refuse(fault.when)
+    return INTERNAL.refuse("amba-run failed; its log says why")
+
+
+def rejected(violations: tuple[Violation, ...]) -> Refused:
+    """`DEPLOY_REJECTED` with every reason. Source: contract D.3, S1 (`upstream_status`)."""
+    first = violations[0]
+    where = f"{first.place}: " if first.place else ""
+    more = len(violations) - 1
+    also = f" (and {more} more: see details.violations)" if more else ""
+    return DEPLOY_REJECTED.refuse(
+        f"{where}{first.message}{also}; fix: {first.fix}",
+        {"upstream_status": 400, "violations": [v.as_json() for v in violations]},
+    )

@@ -1,0 +1,139 @@
+"""The `metadata` part of an upload: what is declared about a function, each rule with its code.
+
+Source: contract A.2, D.2, D.3, D.8; interface.md section 4 (`limits`, `schedules`, `engine`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from amba_router.control import faults
+from amba_router.control.decoding import decode_json
+from amba_router.control.models import Metadata
+from amba_router.rate_limit import RateLimit, parse_rate_limit
+from amba_runtime import limits
+from amba_runtime.errors import UserError
+from amba_runtime.manifest import FUNCTION_NAME, FunctionName
+from amba_runtime.violations import Violation, ViolationCode
+
+_ENGINES = ("auto", "workerd")
+_LATER_ENGINES = ("wasm",)
+_CRON = re.compile(r"\S+( \S+){4}\Z", re.ASCII)
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What an upload says of itself, checked."""
+
+    name: FunctionName
+    rate_limit: RateLimit | None
+    limits: Mapping[str, int]
+    engine: str
+    warnings: tuple[str, ...]
+
+
+def read_metadata(raw: bytes) -> Declared:
+    """Decode and check.
+
+    Raises:
+        Refused: INVALID_METADATA, INVALID_NAME, INVALID_RATE_LIMIT, INVALID_LIMITS, or
+            DEPLOY_REJECTED for an engine that is not here.
+    """
+    given: Metadata = decode_json(
+        raw,
+        Metadata,
+        what="metadata",
+        not_json=faults.INVALID_METADATA,
+        wrong=faults.INVALID_METADATA,
+    )
+    name = check_name(given.name)
+    try:
+        rate_limit = parse_rate_limit(given.rate_limit)
+    except UserError as error:
+        raise faults.INVALID_RATE_LIMIT.refuse(f"{error.message}; {error.hint}") from None
+    return Declared(
+        name,
+        rate_limit,
+        _limits(given.limits),
+        _engine(given.engine),
+        _schedules(given.schedules),
+    )
+
+
+def check_name(value: object) -> FunctionName:
+    """A function's name. Raises `Refused` INVALID_NAME. Source: contract A.2."""
+    if not isinstance(value, str) or FUNCTION_NAME.match(value) is None:
+        said = "the function's name is missing, or no string"
+        if isinstance(value, str):
+            said = f"{value[:64]!r} is no function name"
+        raise faults.INVALID_NAME.refuse(
+            f"{said}; it begins with a-z, goes on with a-z, 0-9, _ or -, "
+            "and has at most 58 characters"
+        )
+    return FunctionName(value)
+
+
+def _limits(value: object) -> Mapping[str, int]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise faults.INVALID_LIMITS.refuse("limits must be an object of names and numbers")
+    settings = {setting.name: setting for setting in limits.SETTINGS}
+    checked: dict[str, int] = {}
+    for name, number in cast(dict[str, Any], value).items():
+        setting = settings.get(name)
+        if setting is None:
+            raise faults.INVALID_LIMITS.refuse(
+                f"limits.{name[:40]} is unknown; there are {', '.join(settings)}"
+            )
+        low, high = setting.minimum, setting.maximum
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not whole or not (low <= number <= high or (setting.off and number == 0)):
+            off = ", or 0 to switch it off" if setting.off else ""
+            raise faults.INVALID_LIMITS.refuse(
+                f"limits.{name} must be a whole number from {low} to {high}{off}"
+            )
+        checked[name] = number
+    return checked
+
+
+def _engine(value: object) -> str:
+    if value in _LATER_ENGINES:
+        raise faults.rejected(
+            (
+                Violation(
+                    ViolationCode.NOT_EMULATED,
+                    f"the engine {value} is not in this release",
+                    "leave out engine, or write workerd",
+                ),
+            )
+        )
+    if value is not None and value not in _ENGINES:
+        raise faults.INVALID_METADATA.refuse(f"engine must be one of {', '.join(_ENGINES)}")
+    return "workerd"
+
+
+def _schedules(value: Any) -> tuple[str, ...]:
+    """Only the shape: nothing acts on them yet, which the answer says."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise faults.INVALID_METADATA.refuse("schedules must be a list")
+    for index, item in enumerate(cast("list[object]", value)):
+        table: dict[str, object] = {"cron": item} if isinstance(item, str) else {}
+        if isinstance(item, dict):
+            table = cast(dict[str, object], item)
+        cron, zone = table.get("cron"), table.get("timezone", "UTC")
+        if not isinstance(cron, str) or _CRON.match(" ".join(cron.split())) is None:
+            raise faults.INVALID_METADATA.refuse(
+                f'schedules[{index}].cron must be five fields such as "*/5 * * * *"'
+            )
+        if not isinstance(zone, str) or _ZONE.match(zone) is None:
+            raise faults.INVALID_METADATA.refuse(
+                f'schedules[{index}].timezone must be an IANA zone such as "Europe/Berlin"'
+            )
+    return ("schedules are not acted on in this release",) if value else ()

@@ -1,0 +1,412 @@
+"""The bodies of the control plane, both ways: what is decoded, encoded and documented.
+
+Imported when the first API request comes, as msgspec is. Unknown members of a request are
+ignored. Source: contract D.2, D.4, D.5, E.0 to E.2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+TEXT = r"^[^\x00-\x1f\x7f]*$"
+"""No control characters: names are shown in terminals and pages."""
+
+Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=TEXT)]
+Environment = Literal["development", "production"]
+Count = Annotated[int, Meta(ge=0)]
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Iso = Annotated[str, Meta(description="ISO 8601 in UTC", examples=["2026-01-01T00:00:00.000Z"])]
+
+
+# --- errors ---
+
+
+class ErrorBody(Struct, kw_only=True):
+    """Carries what every reader of the platform's errors wants (contract A.7)."""
+
+    kind: str
+    code: str
+    status: int
+    message: str
+    request_id: str | None
+    details: dict[str, Any] | UnsetType = UNSET
+
+
+class ErrorAnswer(Struct):
+    error: ErrorBody
+
+
+# --- projects ---
+
+
+class CreateProject(Struct, kw_only=True):
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=TEXT, examples=["Shop"])]
+    bundle_id: Annotated[str, Meta(max_length=255, pattern=TEXT)] | None = None
+    platform: Literal["ios", "android", "all"] = "all"
+    environment: Environment = "production"
+    slug: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[a-z0-9][a-z0-9-]{1,62}$",
+                description="ours: the label in host names; else derived from the name",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class UpdateProject(Struct, kw_only=True):
+    name: Label | None = None
+    platform: Literal["ios", "android", "all"] | None = None
+    environment: Environment | None = None
+    bundle_id: Annotated[str, Meta(max_length=255, pattern=TEXT)] | None = None
+
+
+class ProjectRow(Struct, kw_only=True):
+    id: str
+    name: str
+    slug: str
+    platform: str
+    environment: str
+    bundle_id: str | None
+    developer_id: str
+    status: str
+    provisioning_status: str
+    created_at: Iso
+
+
+class ProjectSummary(Struct, kw_only=True):
+    id: str
+    name: str
+    developer_id: str
+    platform: str
+    created_at: Iso
+
+
+class FirstKey(Struct, kw_only=True):
+    id: str
+    key: str
+    prefix: str
+    type: str
+
+
+class FirstKeys(Struct):
+    client: FirstKey
+    server: FirstKey
+
+
+class NewProjectRow(ProjectRow, kw_only=True):
+    """Both shapes of the documentation, merged (contract H-19)."""
+
+    project: ProjectSummary
+    api_keys: FirstKeys
+
+
+class NewProjectAnswer(Struct):
+    data: NewProjectRow
+
+
+class ProjectAnswer(Struct):
+    data: ProjectRow
+
+
+class ProjectList(Struct):
+    data: list[ProjectRow]
+    total: Count
+    offset: Count
+    limit: Count
+
+
+class Deleted(Struct):
+    id: str
+    deleted: bool
+
+
+class DeletedAnswer(Struct):
+    data: Deleted
+
+
+class Provisioning(Struct):
+    projectId: str
+    status: str
+
+
+class ProvisioningAnswer(Struct):
+    data: Provisioning
+
+
+# --- keys and credentials ---
+
+
+class CreateKey(Struct, kw_only=True):
+    key_type: Literal["client", "server"]
+    environment: Environment = "development"
+
+
+class NewKey(Struct, kw_only=True):
+    id: str
+    key: str
+    key_prefix: str
+    key_type: str
+    environment: str
+
+
+class NewKeyAnswer(Struct):
+    data: NewKey
+
+
+class Validate(Struct):
+    api_key: str
+
+
+class Validated(Struct, kw_only=True):
+    valid: bool
+    project_id: str | None
+    environment: str | None
+
+
+class ValidatedAnswer(Struct):
+    data: Validated
+
+
+class Internal(Struct, kw_only=True):
+    """Ours beside the four of the platform: `credentials`, without values, newest first."""
+
+    internal_token: str
+    header_signing_secret: str
+    internal_token_fingerprint: str
+    header_signing_secret_fingerprint: str
+    credentials: list[InternalRow]
+
+
+class InternalRow(Struct, kw_only=True):
+    id: str
+    kind: str
+    fingerprint: str
+    created_at: Iso
+
+
+class InternalAnswer(Struct):
+    data: Internal
+
+
+class Rotate(Struct):
+    which: Literal["internal_token", "header_signing_secret", "session_key"]
+
+
+class Revoked(Struct):
+    id: str
+    revoked: bool
+
+
+class RevokedAnswer(Struct):
+    data: Revoked
+
+
+class Developer(Struct):
+    id: str
+
+
+class DeveloperAnswer(Struct):
+    data: Developer
+
+
+class NewPat(Struct):
+    id: str
+    token: str
+    developer_id: str
+
+
+class NewPatAnswer(Struct):
+    data: NewPat
+
+
+class PatRow(Struct):
+    id: str
+    developer_id: str
+    current: bool
+
+
+class PatList(Struct):
+    data: list[PatRow]
+    total: Count
+    offset: Count
+    limit: Count
+
+
+# --- functions ---
+
+
+class RateLimitBody(Struct):
+    window: Annotated[str, Meta(pattern="^[0-9]+[smh]$", examples=["60s"])]
+    max: Annotated[int, Meta(ge=1, le=100_000)]
+    key: Literal["user_id", "ip"]
+
+
+class Metadata(Struct, kw_only=True):
+    """Of an upload. Checked by hand, so that each rule has its code; unknown keys are ignored."""
+
+    name: Annotated[Any, Meta(extra_json_schema={"type": "string"})] = UNSET
+    rate_limit: Any = None
+    limits: Any = None
+    schedules: Any = None
+    engine: Any = None
+
+
+class DeploymentRow(Struct, kw_only=True):
+    """The nine members of the platform, then ours."""
+
+    id: str
+    project_id: str
+    name: str
+    version: int
+    cf_script_name: str
+    cf_dispatch_namespace: str
+    bundle_sha: str
+    status: Literal["active", "superseded", "disabled"]
+    created_at: Iso
+    bytes: int
+    bytes_gzip: int
+    handlers: list[str]
+    rate_limit: RateLimitBody | None
+    limits: dict[str, int]
+    engine: str
+    rolled_back_from: int | None
+    note: str
+
+
+class DeployAnswer(Struct):
+    """`fn_url` stands beside `data` (contract D.2); `warnings` are ours."""
+
+    data: DeploymentRow
+    fn_url: str
+    warnings: list[str]
+
+
+class DeploymentList(Struct):
+    data: list[DeploymentRow]
+    total: Count
+    offset: Count
+    limit: Count
+
+
+class Disabled(Struct):
+    id: str
+    status: str
+
+
+class DisabledAnswer(Struct):
+    data: Disabled
+
+
+class Cascade(Struct):
+    cf_dispatch_script_deleted: bool
+    function_deployments_marked_disabled: Count
+
+
+class DeletedFunction(Struct):
+    name: str
+    deleted: bool
+    cascade: Cascade
+
+
+class DeletedFunctionAnswer(Struct):
+    data: DeletedFunction
+
+
+class Rollback(Struct, kw_only=True):
+    """One of the two."""
+
+    version: Version | None = None
+    deployment_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
+class Namespace(Struct, kw_only=True):
+    dispatch_namespace: str
+    project_slug: str
+    r2_bucket_name: str | None
+    cf_hyperdrive_config_id: str | None
+
+
+class NamespaceAnswer(Struct):
+    data: Namespace
+
+
+class LogPage(Struct, kw_only=True):
+    events: list[dict[str, Any]]
+    truncated: bool
+    since: Iso
+    until: Iso
+
+
+class LogAnswer(Struct):
+    data: LogPage
+
+
+# --- secrets ---
+
+
+class SetSecret(Struct, kw_only=True):
+    """Checked by hand, in the platform's order: the patterns here are for readers."""
+
+    name: Annotated[
+        str,
+        Meta(
+            examples=["STRIPE_KEY"],
+            extra_json_schema={
+                "pattern": "^(?!AMBA_|EDGE_)[A-Z][A-Z0-9_]*$",
+                "not": {"enum": ["STORAGE", "HYPERDRIVE", "EDGE_DB_PROXY"]},
+                "minLength": 1,
+                "maxLength": 64,
+            },
+        ),
+    ]
+    value: Annotated[
+        str, Meta(extra_json_schema={"maxLength": 65536, "description": "64 KiB in UTF-8"})
+    ]
+    function: (
+        Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z][a-z0-9_-]{0,57}$"})] | None
+    ) = None
+
+
+class SecretSet(Struct, kw_only=True):
+    name: str
+    function: str | None
+    version: int
+    version_path: str
+    sync_status: Literal["pending", "syncing", "sync_failed_retrying", "synced"]
+    created_at: Iso
+
+
+class SecretAnswer(Struct):
+    data: SecretSet
+
+
+class SecretRow(Struct, kw_only=True):
+    function: str | None
+    name: str
+    version: int
+    sync_status: str
+    attempts: Count
+    last_error: str | None
+    updated_at: Iso
+
+
+class SecretList(Struct):
+    data: list[SecretRow]
+    total: Count
+    offset: Count
+    limit: Count
+
+
+class DeletedSecret(Struct, kw_only=True):
+    name: str
+    function: str | None
+    deleted: bool
+
+
+class DeletedSecretAnswer(Struct):
+    data: DeletedSecret

@@ -1,0 +1,270 @@
+"""`amba-run node` from its start to its end: state, engine, routes, API, ready line, drain.
+
+Source: interface.md sections 1 to 3; architecture.md section 7; issue 3 items 4 and 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from amba_bundler.esbuild import Esbuild
+from amba_bundler.scan import EsbuildScan
+from amba_router.asgi import App, Receive, Scope, Send
+from amba_router.control.app import ControlApp
+from amba_router.forwarded import Proxies
+from amba_router.metrics import PATH, Metrics, MetricsApp
+from amba_router.platform import Platform
+from amba_router.store.control import ControlStore
+from amba_router.store.control_records import CreatedProject, NewProject, Snapshot
+from amba_router.store.state import State
+from amba_run import __version__
+from amba_run.dev_state import DEVELOPER_ID
+from amba_run.hosting import Hosting
+from amba_run.node import Addresses, Node
+from amba_run.node_report import NodeJson, NodeReporter
+from amba_run.serve import Listener, bind
+from amba_runtime import limits
+from amba_runtime.clock import Clock
+from amba_runtime.engine.base import Engine
+from amba_runtime.errors import UserCode, UserError
+from amba_runtime.pool import Pool
+from amba_runtime.sandbox import Sandbox
+
+SANDBOXES = ("strict", "best-effort", "off")
+STRICT_TIER = 1
+"""The weakest tier that `strict` takes: a jail of its own per engine process."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What `amba-run node` was asked for; `state` may not exist yet."""
+
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8788
+    addresses: Addresses = field(default_factory=Addresses)
+    trust_proxy: tuple[str, ...] = ()
+    sandbox: str = "best-effort"
+    allow_egress: tuple[str, ...] = ()
+    metrics_listen: tuple[str, int] | None = None
+    live_isolates: int = limits.LIVE_ISOLATES.value
+    evict_after_s: float = limits.ISOLATE_IDLE_S.value
+
+
+class NodeServer:
+    """One hosted node. `run` until `stop` is set."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        *,
+        engine: Engine,
+        esbuild: Esbuild,
+        clock: Clock,
+        say: NodeReporter,
+        sandbox: Sandbox | None = None,
+    ) -> None:
+        self._options = options
+        self._engine = engine
+        self._esbuild = esbuild
+        self._clock = clock
+        self._say = say
+        self._sandbox = sandbox or Sandbox()
+        self._proxies = Proxies(options.trust_proxy) if options.trust_proxy else None
+        self.ready = False
+
+    async def run(self, stop: asyncio.Event, *, now: asyncio.Event | None = None) -> None:
+        """Serve until told to stop; requests under way end first, within `limits.DRAIN_S`.
+
+        Args:
+            now: set by whoever has no more patience: what is under way is cut off.
+
+        Raises:
+            UserError: the state directory, the port or an option cannot be used.
+        """
+        self._check_sandbox()
+        async with contextlib.AsyncExitStack() as stack:
+            state = await State.open(self._options.state, self._clock)
+            stack.push_async_callback(state.close)
+            for line in state.repairs.lines():
+                self._say.say(f"state: {line}")
+            await self._serve(stack, state, stop, now or asyncio.Event())
+
+    async def _serve(
+        self,
+        stack: contextlib.AsyncExitStack,
+        state: State,
+        stop: asyncio.Event,
+        now: asyncio.Event,
+    ) -> None:
+        options = self._options
+        store = _OneProject(state, self._clock) if self._alone else ControlStore(state, self._clock)
+        pool = Pool(self._clock, most=options.live_isolates, idle_s=options.evict_after_s)
+        node = Node(
+            engine=self._engine,
+            clock=self._clock,
+            state=state,
+            egress_allow=options.allow_egress,
+            addresses=options.addresses,
+            proxies=self._proxies,
+            room=pool,
+        )
+        stack.push_async_callback(self._esbuild.close)
+        hosting = Hosting(node, store, scan=EsbuildScan(self._esbuild), clock=self._clock)
+        node.journal.listen(self._say.requests, self._say.late)
+        if isinstance(self._say, NodeJson):
+            self._say.map_with(hosting.maps.mapper)
+        _count_isolates(hosting.metrics, pool)
+        api = _Api()
+        stack.push_async_callback(self._close, node, hosting, api, pool, now)
+        await self._bind(node, hosting, api)
+        await self._open_metrics(stack, hosting.metrics)
+        # the first token is made when nothing can come between it and its one showing
+        pat = None if await store.has_pat() else await store.add_pat(DEVELOPER_ID)
+        snapshot = await store.snapshot()
+        for problem in snapshot.problems:
+            self._say.warn(problem)
+        self._check_alone(snapshot)
+        hosting.restore(snapshot)
+        api.control = ControlApp(
+            store=store,
+            snapshot=snapshot,
+            host=hosting,
+            logs=hosting.logs,
+            clock=self._clock,
+            version=__version__,
+        )
+        await pool.open()
+        await node.listen()
+        self._announce(node, pat)
+        await stop.wait()
+        self._say.stopping()
+
+    async def _bind(self, node: Node, hosting: Hosting, api: _Api) -> None:
+        def platform(ready: Callable[[], bool]) -> App:
+            inner = Platform(ready=ready, control=api)
+            return MetricsApp(hosting.metrics, inner, known=hosting.knows_developer)
+
+        options = self._options
+        try:
+            await node.open(host=options.host, port=options.port, platform=platform)
+        except UserError as error:
+            if error.code is UserCode.PORT_IN_USE:
+                hint = f"use --listen {options.host}:0 for any free port"
+                raise UserError(error.code, error.message, hint=hint) from error
+            raise
+
+    def _announce(self, node: Node, pat: str | None) -> None:
+        facts: dict[str, object] = {
+            "origin": node.origin,
+            "state": str(self._options.state),
+            "engine": self._engine.name,
+        }
+        if pat is not None:
+            facts["keys"] = {"pat": pat}
+        self._say.ready(facts)
+        self.ready = True
+
+    async def _close(
+        self, node: Node, hosting: Hosting, api: _Api, pool: Pool, now: asyncio.Event
+    ) -> None:
+        grace_s = limits.DRAIN_S.value if self.ready else 0.0
+        draining = asyncio.create_task(node.drain(grace_s=grace_s))
+        impatient = asyncio.create_task(now.wait())
+        await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+        impatient.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait({draining})
+        if api.control is not None:
+            await api.control.close()
+        await pool.close()
+        await hosting.close()
+        await node.close(grace_s=0.0)
+
+    # the sandbox
+
+    @property
+    def _alone(self) -> bool:
+        return self._options.sandbox == "off"
+
+    def _check_sandbox(self) -> None:
+        tier = self._sandbox.tier
+        if self._options.sandbox == "strict" and tier < STRICT_TIER:
+            raise UserError(
+                UserCode.SANDBOX_WEAK,
+                f"--sandbox strict asks for a jail, and there is none here "
+                f"(tier {tier}: {self._sandbox.description})",
+                hint="use --sandbox best-effort where all functions are yours; "
+                "amba-run doctor says more",
+            )
+        if self._options.sandbox == "best-effort" and tier < STRICT_TIER:
+            self._say.warn(
+                f"the sandbox is weak here (tier {tier}: {self._sandbox.description}): "
+                "host only functions that you trust"
+            )
+
+    def _check_alone(self, snapshot: Snapshot) -> None:
+        if self._alone and len(snapshot.projects) > 1:
+            raise UserError(
+                UserCode.SANDBOX_WEAK,
+                f"--sandbox off hosts one project; {self._options.state} "
+                f"has {len(snapshot.projects)}",
+                hint="use --sandbox best-effort, or another --state",
+            )
+
+    async def _open_metrics(self, stack: contextlib.AsyncExitStack, metrics: Metrics) -> None:
+        where = self._options.metrics_listen
+        if where is None:
+            return
+        sockets = bind(*where)
+        listener = Listener(MetricsApp(metrics, None, known=None), sockets)
+        await listener.open()
+        stack.push_async_callback(listener.close, grace_s=0.0)
+        self._say.say(f"metrics: http://{_shown(sockets[0])}{PATH}")
+
+
+class _Api:
+    """The control plane, once it is there: before the first request."""
+
+    def __init__(self) -> None:
+        self.control: ControlApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.control is not None, "requests are answered once all is there"
+        await self.control(scope, receive, send)
+
+
+class _OneProject(ControlStore):
+    """Without a sandbox there is no wall between projects: there is one."""
+
+    def __init__(self, state: State, clock: Clock) -> None:
+        super().__init__(state, clock)
+        self._turn = asyncio.Lock()
+
+    async def create_project(self, new: NewProject) -> CreatedProject:
+        """See `ControlStore`. Raises UserError CONFLICT when there is one."""
+        async with self._turn:
+            if (await self.snapshot()).projects:
+                raise UserError(
+                    UserCode.CONFLICT,
+                    "this node runs with --sandbox off and hosts one project",
+                    hint="start it with --sandbox best-effort for more",
+                )
+            return await super().create_project(new)
+
+
+def _count_isolates(metrics: Metrics, pool: Pool) -> None:
+    metrics.gauge("amba_isolates_live", "gauge", "Isolates alive.", lambda: pool.live)
+    metrics.gauge("amba_cold_starts_total", "counter", "Isolates started.", lambda: pool.starts)
+    metrics.gauge("amba_evictions_total", "counter", "Idle isolates ended.", lambda: pool.evictions)
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

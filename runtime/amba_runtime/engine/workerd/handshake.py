@@ -1,0 +1,100 @@
+"""Opening a WebSocket to a guest: one request, and an ordinary answer seen as the guest gave it.
+
+`websockets` has limits of its own for an answer's head and follows redirects. Neither is wanted
+here: the engine is ours, and a guest's answer belongs to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from websockets.asyncio.client import ClientConnection
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers as Fields
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from amba_runtime import limits, wire
+
+_FRAMING = ("content-length", "transfer-encoding")
+
+
+async def open_socket(
+    path: Path, host: str, target: str, headers: wire.Headers, subprotocols: Sequence[str]
+) -> ClientConnection:
+    """Ask the guest for a WebSocket.
+
+    Args:
+        path: of the engine's Unix socket.
+        headers: without Host.
+
+    Raises:
+        InvalidStatus: the guest answered with an ordinary response, which it holds.
+        InvalidHandshake, OSError, EOFError, TimeoutError: the engine is gone, or broke the
+            protocol.
+    """
+    protocol = _Protocol(
+        parse_uri(f"ws://{host}{target}"),
+        subprotocols=[Subprotocol(p) for p in subprotocols] or None,
+        max_size=limits.WEBSOCKET_BYTES.value,
+    )
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(limits.WEBSOCKET_OPEN_S.value):
+        _, connection = await loop.create_unix_connection(
+            lambda: ClientConnection(
+                protocol, ping_interval=None, close_timeout=limits.WEBSOCKET_CLOSE_S.value
+            ),
+            str(path),
+        )
+        try:
+            await connection.handshake(
+                [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers], None
+            )
+        except BaseException:
+            connection.transport.abort()
+            raise
+    return connection
+
+
+class _Protocol(ClientProtocol):
+    """The client's end; the answer's head is read here, up to `limits.WIRE_HEAD`.
+
+    The library's parser gets a head with only the fields that frame the body, and what checks
+    the answer, and whoever reads it afterwards, the fields that the guest sent.
+    """
+
+    _head: bytearray | None = None
+    _fields: Fields | None = None
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Bytes from the engine."""
+        if self._fields is None:
+            data = self._framing_of(data)
+        super().receive_data(data)
+
+    def _framing_of(self, data: bytes | bytearray) -> bytes:
+        """The head without the rest of its fields, once it is here; nothing until then."""
+        self._head = head = self._head or bytearray()
+        head += data
+        lines, mark, rest = bytes(head).partition(b"\r\n\r\n")
+        if len(lines) > limits.WIRE_HEAD.value:
+            return bytes(head)  # the library refuses it
+        if not mark:
+            return b""
+        status, _, text = lines.partition(b"\r\n")
+        fields = [
+            (n.decode("latin-1"), v.decode("latin-1"))
+            for n, v in wire.parse_lines(text + b"\r\n" if text else b"")
+        ]
+        self._fields = Fields(fields)
+        kept = Fields([field for field in fields if field[0].lower() in _FRAMING])
+        return status + b"\r\n" + kept.serialize() + rest
+
+    def process_response(self, response: Response) -> None:
+        """Check the answer's head: the real one."""
+        if self._fields is not None:
+            response.headers = self._fields
+        super().process_response(response)

@@ -1,0 +1,379 @@
+"""One version of a function being served: its isolate comes, dies, rests and goes unnoticed.
+
+A slot hides that from the dispatcher. It may be dormant, without an isolate: the first request
+starts one. Who may have an isolate at all is the `Room`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from amba_runtime import limits
+from amba_runtime.clock import Clock
+from amba_runtime.engine.base import (
+    Description,
+    Engine,
+    Exchange,
+    Isolate,
+    StartFailed,
+    Surroundings,
+)
+from amba_runtime.errors import AmbaRunError, InternalCode, InternalError
+from amba_runtime.limits import FunctionLimits
+from amba_runtime.manifest import Bundle, Manifest
+from amba_runtime.outcome import Tell
+from amba_runtime.room import AnyRoom, Env, Kept, Overloaded, Resting, Room
+from amba_runtime.supervisor import Backoff
+from amba_runtime.wire import Handler, WireError
+
+logger = logging.getLogger("amba.pool")
+
+__all__ = ["Env", "Kept", "Overloaded", "Resting", "Room", "Slot"]
+
+
+class Slot:
+    """One version being served. `exchange` per request, at last `retire`.
+
+    One on trial begins with `start`; a dormant one starts with its first request.
+    `inflight` is changed only by `enter` and `leave`; `_isolate` only by `start`, `_bring_up`,
+    `evict` and `retire`.
+
+    Args:
+        bundle: None for a version that is read from `kept` whenever it starts.
+        late: told of console lines that came after their invocation was answered.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        bundle: Bundle | None,
+        *,
+        limits_: FunctionLimits,
+        egress: Handler,
+        storage: Handler | None,
+        late: Callable[[Slot, str, Tell], None],
+        clock: Clock,
+        kept: Kept | None = None,
+        room: Room | None = None,
+    ) -> None:
+        self.manifest = replace(manifest, startup_ms=limits_.startup_ms)
+        self.name_bytes = manifest.name.encode()
+        self.bundle = bundle
+        self.limits = limits_
+        self.inflight = 0
+        self.recent = False
+        """It took a request since `used` was last called."""
+        self.description: Description | None = None
+        self.last_death = ""
+        self.cpu_seen_s = 0.0
+        self._engine = engine
+        self._clock = clock
+        self._kept = kept
+        self._room: Room = room or AnyRoom()
+        self._backoff = Backoff(clock)
+        self._failing = False
+        """It ended unasked, or did not start, since it last began to start."""
+        self._rests_until_s = 0.0
+        self._death = asyncio.Event()
+        self._isolate: Isolate | None = None
+        self._starting: asyncio.Task[Isolate] | None = None
+        self._configuring = asyncio.Lock()
+        self._retired = False
+        self._empty: asyncio.Event | None = None
+        self._surroundings = Surroundings(
+            egress=egress,
+            storage=storage if manifest.storage else None,
+            tell=lambda label, tell: late(self, label, tell),
+            died=self._died,
+        )
+        self.tell_header = self._surroundings.tell_header
+
+    # its isolate
+
+    async def start(self) -> Description:
+        """Start the first isolate and ask what it is, for a version on trial.
+
+        Raises:
+            StartFailed: the bundle's top level throws; nothing is left running.
+            Overloaded: no room for another isolate.
+        """
+        try:
+            async with self._room.starting():
+                isolate, description = await self._launch()
+                self._serve(isolate, description)
+        except BaseException:
+            self._retired = True
+            raise
+        return description
+
+    def keep_in(self, kept: Kept) -> None:
+        """From here on the content is read from there: nothing of it stays in memory."""
+        self._kept = kept
+        self.bundle = None
+        self.manifest = replace(self.manifest, env=())
+
+    @property
+    def isolate(self) -> Isolate | None:
+        """The one that serves now, for control events and accounting."""
+        return self._isolate
+
+    def idle(self) -> Exchange | None:
+        """A way to send one request that is at hand without waiting, or None."""
+        isolate = self._isolate
+        return isolate.idle() if isolate is not None and isolate.alive else None
+
+    async def exchange(self, *, fresh: bool = False) -> Exchange:
+        """A way to send one request. Raises WireError when no isolate can be had.
+
+        Args:
+            fresh: the last one was closed before the request was read, perhaps because the
+                isolate ended: its news are waited for.
+
+        Raises:
+            Overloaded: no room for its isolate.
+        """
+        if fresh:
+            await self.cause()
+        isolate = await self.ready()
+        try:
+            return await isolate.exchange(fresh=fresh)
+        except WireError:
+            if self._retired:
+                raise
+        # it ended a moment ago and nothing was sent: another one can take the request
+        if self._isolate is isolate:
+            self._failing = True
+            isolate = await self._revive()
+        else:
+            isolate = await self.ready()
+        return await isolate.exchange(fresh=fresh)
+
+    async def ready(self) -> Isolate:
+        """A live isolate. Raises WireError when none can be had, Resting when not soon."""
+        isolate = self._isolate
+        if isolate is None or not isolate.alive:
+            isolate = await self._revive()
+        return isolate
+
+    async def cause(self) -> str:
+        """Why the isolate ended, waiting a moment for the news; "" when there is none."""
+        death = self._death
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(death.wait(), limits.DEATH_NEWS_S.value)
+        return self.last_death if death.is_set() else ""
+
+    # requests under way
+
+    def enter(self) -> None:
+        """One more request is under way. Raises Overloaded."""
+        if self.full:
+            raise Overloaded
+        self.inflight += 1
+        self.recent = True
+
+    @property
+    def full(self) -> bool:
+        """No more requests may enter."""
+        return self.inflight >= limits.INFLIGHT.value
+
+    def leave(self) -> None:
+        """A request has ended, however."""
+        self.inflight -= 1
+        if self.inflight == 0 and self._empty is not None:
+            self._empty.set()
+
+    def used(self) -> None:
+        """Requests were answered lately: it is not the next to be evicted."""
+        self.recent = False
+        if self._isolate is not None:
+            self._room.used(self)
+
+    # life
+
+    def _died(self, reason: str) -> None:
+        self.last_death = reason
+        self._death.set()
+        self.cpu_seen_s = 0.0
+        if self._isolate is not None:
+            self._failing = True
+            self._room.left(self)
+            if not self._retired:
+                self._begin_start()
+
+    def _begin_start(self) -> asyncio.Task[Isolate]:
+        if self._starting is None or self._starting.done():
+            wait_s = self._backoff.failed() if self._failing else 0.0
+            self._failing = False
+            self._rests_until_s = self._clock.monotonic_s() + wait_s
+            self._starting = asyncio.get_running_loop().create_task(self._bring_up(wait_s))
+            # a failed start is told to the next request, which begins another
+            self._starting.add_done_callback(lambda t: t.cancelled() or t.exception())
+        return self._starting
+
+    async def _revive(self) -> Isolate:
+        if self._retired:
+            raise WireError("this version was retired")
+        starting = self._begin_start()
+        rest_s = self._rests_until_s - self._clock.monotonic_s()
+        if rest_s > limits.RESTART_PATIENCE_S.value:
+            raise Resting(math.ceil(rest_s))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                raise WireError("this version was retired") from None
+            raise
+
+    async def _bring_up(self, wait_s: float) -> Isolate:
+        await self._clock.sleep(wait_s)
+        old, self._isolate = self._isolate, None
+        if old is not None:
+            self._room.left(self)
+            await old.close()
+        try:
+            async with self._room.starting():
+                isolate, description = await self._launch()
+                self._serve(isolate, description)
+        except Overloaded:
+            raise
+        except (StartFailed, AmbaRunError) as error:
+            self._failing = True
+            raise WireError(f"the function does not start any more: {error}") from error
+        except Exception as error:
+            self._failing = True
+            logger.exception("%s does not start any more", self.manifest.name)
+            raise WireError(f"the function does not start any more: {error!r}") from error
+        self._death = asyncio.Event()
+        logger.info("%s started again", self.manifest.name)
+        return isolate
+
+    async def _launch(self) -> tuple[Isolate, Description]:
+        manifest, bundle = self.manifest, self.bundle
+        if self._kept is not None:
+            bundle = await self._kept.bundle()
+            manifest = replace(manifest, env=await self._kept.env())
+        if bundle is None:
+            raise InternalError(InternalCode.INVARIANT, f"{manifest.name} has no bundle to start")
+        isolate = await self._engine.start(manifest, bundle, self._surroundings)
+        try:
+            return isolate, await isolate.describe()
+        except BaseException:
+            await isolate.close()
+            raise
+
+    def _serve(self, isolate: Isolate, description: Description) -> None:
+        self.description = description
+        self.cpu_seen_s = isolate.cpu_s() or 0.0  # its start is no invocation's
+        self._isolate = isolate
+        self._room.joined(self)
+
+    # change and end
+
+    @property
+    def awake(self) -> bool:
+        """It has an isolate, or one is being started."""
+        return self._isolate is not None or self._begun
+
+    @property
+    def _begun(self) -> bool:
+        return self._starting is not None and not self._starting.done()
+
+    async def refresh(self, names: Collection[str]) -> None:
+        """Give the isolate the values that `kept` has by now for these text bindings.
+
+        No restart; a request under way keeps the env that it has. An isolate that starts later
+        reads them itself.
+
+        Raises:
+            TimeoutError, WireError: the isolate lives and could not be told.
+        """
+        if self._kept is None:
+            return
+        async with self._configuring:
+            if self._starting is not None and self._begun:
+                await asyncio.wait({self._starting})  # it may have read what holds no more
+            now = await self._kept.env()
+            values = {name: value for name, value in now if name in names}
+            if values:
+                await self._tell(values)
+
+    async def _tell(self, values: Mapping[str, str]) -> None:
+        isolate = self._isolate
+        if isolate is None or not isolate.alive:
+            return
+        try:
+            async with asyncio.timeout(limits.CONFIGURE_S.value):
+                await isolate.configure(values)
+        except WireError:
+            if self._isolate is isolate and isolate.alive:
+                raise
+
+    async def working(self) -> bool:
+        """Whether it has requests under way, or work that outlives them (`waitUntil`).
+
+        One that does not say within `limits.PENDING_S` has.
+        """
+        if self.inflight:
+            return True
+        return await self._pending() != 0 or self.inflight > 0
+
+    async def _pending(self) -> int | None:
+        """Promises given to `waitUntil` that have not settled; None when it does not say."""
+        isolate = self._isolate
+        if isolate is None:
+            return 0
+        try:
+            async with asyncio.timeout(limits.PENDING_S.value):
+                return await isolate.pending()
+        except TimeoutError:
+            return None
+        except (WireError, InternalError):
+            return 0
+
+    async def evict(self) -> None:
+        """End the isolate to make room; the next request starts another. Nothing under way."""
+        isolate = self._isolate
+        if isolate is None or self.inflight:
+            return
+        self._isolate = None
+        self._room.left(self)
+        await isolate.close()
+
+    async def retire(self, *, drain_s: float = limits.DRAIN_S.value) -> None:
+        """Take no new requests, let the old ones finish, then close. Idempotent.
+
+        Args:
+            drain_s: what is still under way after so many seconds is cut off.
+        """
+        self._retired = True
+        if drain_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain_s):
+                    await self._drained()
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        isolate, self._isolate = self._isolate, None
+        if isolate is not None:
+            self._room.left(self)
+            await isolate.close()
+
+    async def _drained(self) -> None:
+        silent = 0
+        while silent < limits.PENDING_SILENT.value:
+            if self.inflight:
+                if self._empty is None or self._empty.is_set():  # else somebody waits already
+                    self._empty = asyncio.Event()
+                await self._empty.wait()
+            pending = await self._pending()
+            if pending == 0 and not self.inflight:
+                return
+            # one that holds its thread may never let go: it is not waited for as work is
+            silent = silent + 1 if pending is None else 0
+            await self._clock.sleep(limits.PENDING_EVERY_S.value)

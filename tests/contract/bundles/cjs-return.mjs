@@ -1,0 +1,2 @@
+if (globalThis.never) return;
+globalThis.x = 1;

@@ -1,0 +1,2 @@
+const handler = () => new Response("ok");
+export default handler;

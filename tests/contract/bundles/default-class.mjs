@@ -1,0 +1,3 @@
+export default class {
+  fetch() { return new Response("ok"); }
+}

@@ -1,0 +1,3 @@
+function app() {}
+app.fetch = () => new Response("ok");
+export default app;

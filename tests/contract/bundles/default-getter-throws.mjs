@@ -1,0 +1,1 @@
+export default { get fetch() { throw new Error("not now"); } };

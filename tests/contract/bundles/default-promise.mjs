@@ -1,0 +1,1 @@
+export default Promise.resolve({ fetch() { return new Response("ok"); } });

@@ -1,0 +1,1 @@
+export default { get fetch() { throw { toString() { throw 1; } }; } };

@@ -1,0 +1,2 @@
+const { z } = await import("zod");
+export default { fetch() { return new Response("ok"); } };

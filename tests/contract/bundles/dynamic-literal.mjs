@@ -1,0 +1,6 @@
+export default {
+  async fetch() {
+    const { z } = await import("zod");
+    return new Response(typeof z);
+  },
+};

@@ -1,0 +1,2 @@
+const a = await fetch("https://example.com/");
+export default { fetch() { return new Response("ok"); } };

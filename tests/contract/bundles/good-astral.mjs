@@ -1,0 +1,2 @@
+const 𝒜 = "😀";
+export default { fetch() { return new Response(𝒜); } };

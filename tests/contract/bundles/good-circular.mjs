@@ -1,0 +1,3 @@
+const app = { fetch() { return new Response("ok"); } };
+app.self = app;
+export default app;

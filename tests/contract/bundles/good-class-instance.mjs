@@ -1,0 +1,4 @@
+class App {
+  fetch() { return new Response("ok"); }
+}
+export default new App();

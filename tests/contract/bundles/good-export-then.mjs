@@ -1,0 +1,2 @@
+export function then(resolve) { resolve(1); }
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,1 @@
+export default Object.freeze({ fetch() { return new Response("ok"); } });

@@ -1,0 +1,2 @@
+#!/usr/bin/env node
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+const where = import.meta.url;
+export default { fetch() { return new Response(String(where)); } };

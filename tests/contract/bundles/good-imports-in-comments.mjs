@@ -1,0 +1,4 @@
+/* import "zod"; */
+// import("fs"); require("x")
+/** @type {import("zod").ZodType} */
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+const a = `import "zod"; ${"x"} import("fs") \`${`require("x")`}`;
+export default { fetch() { return new Response(a); } };

@@ -1,0 +1,1 @@
+addEventListener("scheduled", (event) => event.waitUntil(Promise.resolve()));

@@ -1,0 +1,1 @@
+export default Object.assign(Object.create(null), { fetch() { return new Response("ok"); } });

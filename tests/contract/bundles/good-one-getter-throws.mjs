@@ -1,0 +1,1 @@
+export default { fetch() { return new Response("ok"); }, get queue() { throw new Error("no queue"); } };

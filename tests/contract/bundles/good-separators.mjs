@@ -1,0 +1,2 @@
+const text = "a b c"; //  
+export default { fetch() { return new Response(text); } };

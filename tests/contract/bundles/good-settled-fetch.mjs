@@ -1,0 +1,2 @@
+fetch("https://example.com/").catch(() => {});
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+const text = await Promise.resolve("ok");
+export default { fetch() { return new Response(text); } };

@@ -1,0 +1,3 @@
+var App = (() => {
+  return { fetch() { return new Response("ok"); } };
+})();

@@ -1,0 +1,2 @@
+const a = "😀é"; import "zod";
+export default { fetch() { return new Response("ok"); } };

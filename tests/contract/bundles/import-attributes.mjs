@@ -1,0 +1,2 @@
+import x from "x" with { type: "json" };
+export default { fetch() { return Response.json(x); } };

@@ -1,0 +1,2 @@
+import { startup } from "./prelude.mjs";
+export default { fetch() { return new Response(typeof startup); } };

@@ -1,0 +1,2 @@
+import * as x from "@scope/name";
+export default { fetch() { return new Response(typeof x); } };

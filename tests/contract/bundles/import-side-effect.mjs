@@ -1,0 +1,2 @@
+import "./polyfill";
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+// Ã©
+export default { fetch() { return new Response("café"); } };

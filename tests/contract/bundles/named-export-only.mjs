@@ -1,0 +1,1 @@
+export function fetch() { return new Response("ok"); }

@@ -1,0 +1,2 @@
+const id = crypto.randomUUID();
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+export { z as y } from "./z";
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+export * from "zod";
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+await Promise.reject(new Error("rejected"));
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+const r = require;
+export default { fetch() { return new Response(r("x")); } };

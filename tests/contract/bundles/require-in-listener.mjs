@@ -1,0 +1,2 @@
+const x = require("x");
+addEventListener("fetch", (event) => event.respondWith(new Response(x)));

@@ -1,0 +1,2 @@
+const fs = require("fs");
+export default { fetch() { return new Response(typeof fs); } };

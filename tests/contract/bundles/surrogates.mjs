@@ -1,0 +1,2 @@
+const a = "í €";
+export default { fetch() { return new Response("ok"); } };

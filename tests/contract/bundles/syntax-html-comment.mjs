@@ -1,0 +1,2 @@
+<!-- a comment of old
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+const a = <div/>;
+export default { fetch() { return new Response("ok"); } };

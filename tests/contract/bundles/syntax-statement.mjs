@@ -1,0 +1,5 @@
+export default {
+  fetch() {
+    let x = ;
+  },
+};

@@ -1,0 +1,2 @@
+const a: number = 1;
+export default { fetch() { return new Response("ok"); } };

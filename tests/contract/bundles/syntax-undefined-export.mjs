@@ -1,0 +1,2 @@
+export { q };
+export default { fetch() { return new Response("ok"); } };

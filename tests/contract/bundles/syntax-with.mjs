@@ -1,0 +1,2 @@
+with ({}) {}
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,5 @@
+function connect() {
+  throw new TypeError("no key");
+}
+connect();
+export default { fetch() { return new Response("ok"); } };

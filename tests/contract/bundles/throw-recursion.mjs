@@ -1,0 +1,3 @@
+function f() { f(); }
+f();
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,2 @@
+throw "text ".repeat(100000);
+export default { fetch() { return new Response("ok"); } };

@@ -1,0 +1,49 @@
+"""`python -m tests.drills`: a node under load, killed, filled up. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.drills import crash, deploy, disk, many, openapi, switch
+from tests.drills.figures import Figure, table
+
+NAMES = ("deploy", "switch", "crash", "many", "disk", "openapi")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the drills named, print one table."""
+    options = _parse(arguments)
+    drills: dict[str, Callable[[Path], list[Figure]]] = {
+        "deploy": deploy.run,
+        "switch": lambda folder: switch.run(folder, seed=options.seed),
+        "crash": lambda folder: crash.run(folder, rounds=options.rounds, seed=options.seed),
+        "many": lambda folder: many.run(folder, functions=options.functions, seed=options.seed),
+        "disk": disk.run,
+        "openapi": lambda folder: openapi.run(folder, cases=options.cases, seed=options.seed),
+    }
+    figures: list[Figure] = []
+    for name in options.drills or NAMES:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix=f"amba-drill-{name}-") as folder:
+            figures += drills[name](Path(folder))
+    print(table(figures))
+    return 1 if options.check and any(f.good is False for f in figures) else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
+    parser.add_argument("drills", nargs="*", choices=[*NAMES, []], metavar="DRILL")
+    parser.add_argument("--rounds", type=int, default=200, help="of crash")
+    parser.add_argument("--functions", type=int, default=1000, help="of many")
+    parser.add_argument("--cases", type=int, default=20_000, help="of openapi")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--check", action="store_true", help="exit 1 unless all is reached")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
