@@ -25,6 +25,16 @@ def source(n: int) -> str:
     return f"let k = 0; export default {{ fetch: () => new Response(`{n} ${{++k}}`) }};"
 
 
+def few(node: NodeProcess) -> bool:
+    """Idle ones over the bound are ended in the background: that soon no more are left."""
+    until = time.monotonic() + 10
+    while len(node.engines()) > LIVE:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, Path]]:
     """A node with many functions, started anew after they were deployed."""
@@ -33,7 +43,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProces
     with NodeProcess(place / "state", *options, data_home=place) as node:
         for n in range(FUNCTIONS):
             node.deploy(f"f{n}", source(n))
-        assert len(node.engines()) <= LIVE + 1
+        assert few(node)
     with NodeProcess(
         place / "state", *options, data_home=place, pat=node.pat, project=node.project
     ) as again:
@@ -47,7 +57,7 @@ def test_nothing_runs_until_it_is_called(crowd: tuple[NodeProcess, Path]) -> Non
     node, _ = crowd
     for n in range(FUNCTIONS):
         assert node.call(f"f{n}").text.split()[0] == str(n)
-        assert len(node.engines()) <= LIVE + 2
+    assert few(node)
     assert f"\namba_isolates_live {LIVE}\n" in node.send("GET", "/metrics").text
 
 
