@@ -51,7 +51,9 @@ class Request:
         scan: each import that `resolve` matches stays, with a warning at its place whose text is
             `refusal`, its kind, a blank and the specifier; esbuild itself writes the output (to
             the null device), and there are no outputs in the answer.
+        alone: no file but the entrypoint is read; any other gets `refusal` as an error.
         stdin: the bytes to read in place of the entrypoint, which is then not looked at.
+        stdin_folder: where they are said to lie.
         imports_max: so many imports are answered; one more ends the build (TooMuch).
         wait_s: the answer is waited for; None takes that of a build.
     """
@@ -63,7 +65,9 @@ class Request:
     refusal: str
     trace: bool = False
     scan: bool = False
+    alone: bool = False
     stdin: bytes | None = None
+    stdin_folder: str | None = None
     imports_max: int | None = None
     wait_s: float | None = None
 
@@ -311,7 +315,9 @@ async def _exchange(child: asyncio.subprocess.Process, request: Request) -> Repl
 
 def _build_command(request: Request) -> Value:
     resolve: Value = [{"id": 0, "filter": request.resolve, "namespace": ""}]
-    load: Value = [{"id": 1, "filter": ".*", "namespace": "file"}] if request.trace else []
+    load: Value = (
+        [{"id": 1, "filter": ".*", "namespace": "file"}] if request.trace or request.alone else []
+    )
     plugin: Value = {
         "name": "amba-run",
         "onStart": False,
@@ -329,7 +335,7 @@ def _build_command(request: Request) -> Value:
         # Outputs that nobody reads are not sent (the flags name the null device as their place).
         "write": request.scan,
         "stdinContents": request.stdin,
-        "stdinResolveDir": None,
+        "stdinResolveDir": request.stdin_folder,
         "absWorkingDir": str(request.folder),
         "nodePaths": [],
         "context": False,
@@ -344,26 +350,12 @@ def _answer(value: dict[str, Value], request: Request, read: list[str]) -> Value
             return {}
         case "on-resolve" if request.scan:
             said = " ".join((request.refusal + str(value.get("kind")), str(value.get("path"))))
-            warning: Value = {
-                "id": "",
-                "pluginName": "",
-                "text": said,
-                "location": None,
-                "notes": [],
-                "detail": 0,
-            }
-            return {"id": 0, "external": True, "path": "amba-run:import", "warnings": [warning]}
+            return {"id": 0, "external": True, "path": "amba-run:import", "warnings": [_said(said)]}
         case "on-resolve":
-            # Without a location esbuild puts the place of the import there.
-            error: Value = {
-                "id": "",
-                "pluginName": "",
-                "text": request.refusal.format(path=value.get("path")),
-                "location": None,
-                "notes": [],
-                "detail": 0,
-            }
-            return {"id": 0, "errors": [error]}
+            text = request.refusal.format(path=value.get("path"))
+            return {"id": 0, "errors": [_said(text)]}
+        case "on-load" if request.alone and value.get("path") != str(request.entry):
+            return {"id": 1, "errors": [_said(f"{request.refusal}a file")]}
         case "on-load":
             path = value.get("path")
             if isinstance(path, str):
@@ -373,6 +365,18 @@ def _answer(value: dict[str, Value], request: Request, read: list[str]) -> Value
             return {"errors": [], "warnings": []}
         case other:
             raise PacketError(f"esbuild asks for {other!r}")
+
+
+def _said(text: str) -> Value:
+    """A message of ours. Without a location esbuild puts the place of the import there."""
+    return {
+        "id": "",
+        "pluginName": "",
+        "text": text,
+        "location": None,
+        "notes": [],
+        "detail": 0,
+    }
 
 
 def _reply(value: dict[str, Value], read: tuple[str, ...]) -> Reply:

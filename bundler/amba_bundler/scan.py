@@ -2,11 +2,16 @@
 
 A parser, not a search: names that are bound locally (webpack's own `require`), strings, comments,
 regular expressions and templates are no imports. Nothing is read, resolved or written.
+
+One thing esbuild would resolve without asking us: an import of a pattern (`import("./a/" + x)`),
+for which it lists folders. A bundle is therefore said to lie in a folder that is not there, so
+deep that no `../` in these bytes leads out of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -16,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from amba_runtime import limits
+from amba_runtime import entropy, limits
 from amba_runtime.admission import Finding, Scanned
 
 from .esbuild import Esbuild, Overwhelmed, Reply, Request, TooMuch
@@ -41,7 +46,7 @@ _FLAGS = (
     "--log-override:indirect-require=warning",
 )
 _STDIN = (*_FLAGS, "--loader=js")
-_FILE = (*_FLAGS, "--loader:.js=js")
+_FILE = (*_FLAGS, "--loader:=js")
 _REQUEST = Request(
     Path("/"),
     Path("/"),
@@ -49,6 +54,7 @@ _REQUEST = Request(
     resolve=".*",
     refusal=_MARK,
     scan=True,
+    alone=True,
     imports_max=limits.SCAN_FINDINGS.value,
     wait_s=limits.SCAN_S.value,
 )
@@ -65,6 +71,13 @@ _BY_ID = {
 }
 _KEYWORD = re.compile(r"\b(?:import|export)\b")
 _STATEMENT_CHARS = 4096
+_STEP_UP = re.compile(
+    rb"(?<=[/'\"`}\\eE\s\xa8\xa9])\.{1,2}(?=[/'\"`$\\])|\\x2e|\\u002e|\\u\{0*2e\}", re.IGNORECASE
+)
+_NOWHERE = "/amba-run-nowhere"
+_PATTERN = re.compile(r'Could not resolve (import|require)\("')
+_AT_RUN_TIME = re.compile(r'Cannot assign to (?:import )?".*"(?: because it is a constant)?\Z')
+"""An error of a bundler: engines throw when they get there, if they do."""
 _GUARD = re.compile(rb"\btypeof\s+require\b")
 
 
@@ -93,23 +106,62 @@ class EsbuildScan:
         return await asyncio.to_thread(read_reply, reply, code)
 
     async def _ask(self, code: bytes) -> Reply:
-        if len(code) <= limits.SCAN_STDIN.value:
-            return await self._esbuild.build(replace(_REQUEST, stdin=code))
-        folder = await asyncio.to_thread(_write, code)
+        depth = await asyncio.to_thread(climbs, code) + limits.SCAN_DEPTH.value
+        if len(code) <= limits.SCAN_STDIN.value or depth > limits.SCAN_DEPTH_FILE.value:
+            folder = _NOWHERE + "/x" * depth
+            return await self._esbuild.build(replace(_REQUEST, stdin=code, stdin_folder=folder))
+        place = await asyncio.to_thread(_Deep, code, depth)
         try:
-            path = Path(folder.name)
-            request = replace(_REQUEST, entry=path / "bundle.js", folder=path, flags=_FILE)
+            request = replace(_REQUEST, entry=place.file, folder=place.folder, flags=_FILE)
             return await self._esbuild.build(request)
         finally:
-            await asyncio.to_thread(folder.cleanup)
+            await asyncio.to_thread(place.remove)
 
 
-def _write(code: bytes) -> tempfile.TemporaryDirectory[str]:
-    """A bundle in a private folder. Its own package.json keeps esbuild from looking further up."""
-    folder = tempfile.TemporaryDirectory(prefix="amba-scan-")
-    Path(folder.name, "bundle.js").write_bytes(code)
-    Path(folder.name, "package.json").write_bytes(b"{}")
-    return folder
+def climbs(code: bytes) -> int:
+    """How many folders up any path in these bytes can lead, at most.
+
+    Each step up takes two dots inside a string or template, however it is put together: there a
+    dot stands between slashes, quotes, braces, escapes and line ends alone. Three dots and more
+    in a row are a name, or a spread.
+    """
+    return sum(1 for _ in _STEP_UP.finditer(code))
+
+
+class _Deep:
+    """A bundle as a file, alone in a deep folder of its own; larger ones come faster that way.
+
+    A pattern that matches the file, whose name cannot be guessed, matches the decoy too, whose
+    reading is refused. Its own package.json keeps esbuild from looking further up.
+    """
+
+    def __init__(self, code: bytes, depth: int) -> None:
+        top = tempfile.mkdtemp(prefix="amba-scan-")
+        self.folder = Path(top + "/x" * depth)
+        self._depth = depth
+        name = entropy.key_bytes(16).hex()
+        self.file = self.folder / name
+        self._files = (self.file, self.folder / f"{name}x{name}", self.folder / "package.json")
+        try:
+            path = top
+            for _ in range(depth):
+                path += "/x"
+                os.mkdir(path, 0o700)
+            for file, content in zip(self._files, (code, b"", b"{}"), strict=True):
+                file.write_bytes(content)
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Bottom up: it may be deeper than a recursion can go."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        path = str(self.folder)
+        for _ in range(self._depth + 1):
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(path)
+            path = path.rpartition("/")[0]
 
 
 def _complex(why: str) -> Scanned:
@@ -119,10 +171,11 @@ def _complex(why: str) -> Scanned:
 def read_reply(reply: Reply, code: bytes) -> Scanned:
     """An answer of esbuild as findings."""
     lines = _Lines()
-    findings = [_finding("syntax", "", e, lines) for e in reply.errors]
+    findings = [found for e in reply.errors if (found := _of_error(e, lines)) is not None]
     guarded = _GUARD.search(code) is not None
     for warning in reply.warnings:
         findings.extend(_of_warning(warning, guarded, lines))
+    findings = list(dict.fromkeys(findings))  # a pattern is told once a file
     kept = tuple(findings[: limits.SCAN_FINDINGS.value])
     if not reply.metafile:
         return Scanned(kept)
@@ -130,6 +183,18 @@ def read_reply(reply: Reply, code: bytes) -> Scanned:
     format_ = next((i.get("format") for i in account["inputs"].values()), None)
     exports = next((o.get("exports") for o in account["outputs"].values()), None)
     return Scanned(kept, format_ or "none", tuple(exports or ()))
+
+
+def _of_error(error: Value, lines: _Lines) -> Finding | None:
+    text = str(error.get("text")) if isinstance(error, dict) else ""
+    if pattern := _PATTERN.match(text):
+        kind = "dynamic-expression" if pattern[1] == "import" else "require"
+        return _finding(kind, "", error, lines)
+    if text.startswith(_MARK):  # a file that a pattern led to: `nowhere` should not let it
+        return _finding("dynamic-expression", "", error, lines)
+    if _AT_RUN_TIME.match(text):
+        return None
+    return _finding("syntax", "", error, lines)
 
 
 def _of_warning(warning: Value, guarded: bool, lines: _Lines) -> Iterator[Finding]:
@@ -144,6 +209,9 @@ def _of_warning(warning: Value, guarded: bool, lines: _Lines) -> Iterator[Findin
         if found.kind == "static" and lines.statement == "export":
             found = replace(found, kind="re-export")
         yield found
+    elif kind == "empty-glob":
+        how = "dynamic-expression" if "import(" in text else "require"
+        yield _finding(how, "", warning, lines)
     # esbuild's own `__require` asks `typeof require` before it touches it, and whoever else does
     # needs none: the name alone is then no call.
     elif kind in _BY_ID and not (kind == "indirect-require" and guarded):

@@ -99,7 +99,7 @@ def _decode_value(body: bytes, at: int, depth: int) -> tuple[Value, int]:
         return number, at
     if tag in (3, 4):
         data, at = _take(body, at, number)
-        return (data.decode() if tag == 3 else data), at
+        return (_text(data) if tag == 3 else data), at
     if tag == 5:
         items: list[Value] = []
         for _ in range(number):
@@ -111,9 +111,14 @@ def _decode_value(body: bytes, at: int, depth: int) -> tuple[Value, int]:
         for _ in range(number):
             (size,) = _U32.unpack_from(body, at)
             key, at = _take(body, at + 4, size)
-            members[key.decode()], at = _decode_value(body, at, depth + 1)
+            members[_text(key)], at = _decode_value(body, at, depth + 1)
         return members, at
     raise PacketError(f"unknown tag {tag}")
+
+
+def _text(data: bytes) -> str:
+    """Text of esbuild's: a guest's half surrogate pairs and odd file names come as they are."""
+    return data.decode(errors="replace")
 
 
 def _take(body: bytes, at: int, size: int) -> tuple[bytes, int]:

@@ -72,13 +72,17 @@ class Keyring:
 
     Args:
         secrets: the UTF-8 bytes of each `EDGE_HEADER_SIGNING_SECRET`; at least one.
+
+    Attributes:
+        newest: the one that signs. Secret.
     """
 
-    __slots__ = ("_keyed",)
+    __slots__ = ("_keyed", "newest")
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         if not secrets:
             raise ValueError("a keyring holds at least one secret")
+        self.newest = secrets[0]
         # a keyed hash is copied per signature, which spares hashing the key each time
         self._keyed = tuple(hmac.new(secret, digestmod="sha256") for secret in secrets)
 

@@ -216,6 +216,8 @@ def _answer(origin: str, asked: str, status: int, raw: bytes) -> JSON:
 
 
 _HINTS = {
+    "NOT_EMULATED": "dev has no control plane in this release: start amba-run node, and name it "
+    "with --api or AMBA_API_URL",
     "INVALID_TOKEN": "the server does not know this token: check --token or AMBA_PAT",
     "UNAUTHORIZED": "give --token T or set AMBA_PAT",
     "PROJECT_NOT_FOUND": "amba-run projects list shows the projects of this token",

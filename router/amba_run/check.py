@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from amba_runtime.engine.base import Description, Engine, Isolate, Surroundings
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.places import chains_of
+from amba_runtime.places import chains_of, words
 from amba_runtime.violations import NO_PYTHON, Rejected, Violation, ViolationCode
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 DUMMY = "dummy"
 _BUNDLE_SUFFIXES = (".js", ".mjs")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,9 @@ class Checker:
             await asyncio.gather(*tasks, return_exceptions=True)
         functions = tuple(self._within_budget(function) for function in found)
         return Report(
-            functions, began.strftime("%Y-%m-%dT%H:%M:%S"), tuple(dict.fromkeys(self._warnings))
+            functions,
+            began.strftime("%Y-%m-%dT%H:%M:%S"),
+            tuple(dict.fromkeys(map(words, self._warnings))),
         )
 
     def _subjects(self) -> list[_Subject]:
@@ -273,11 +277,17 @@ class Checker:
         folder = folder_of(path)
         files = [path]
         if path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.suffix in _BUNDLE_SUFFIXES)
+            named = sorted(f for f in path.iterdir() if f.suffix.lower() in _BUNDLE_SUFFIXES)
+            files = [file for file in named if not _is_odd(file)]
+            self._warnings += [
+                f"{_shown(file)} is skipped: it is no regular file; put a file in its place"
+                for file in named
+                if _is_odd(file)
+            ]
         config = load_config(folder)
         root = Path(os.path.realpath(folder))
         return [
-            _Subject(FunctionSource(FunctionName(f.stem), f), config, root, _shown(f))
+            _Subject(FunctionSource(FunctionName(words(f.stem)), f), config, root, _shown(f))
             for f in files
         ]
 
@@ -286,9 +296,11 @@ class Checker:
         if not self.options.finished and subject.source.kind is SourceKind.PYTHON:
             return replace(report, violations=(replace(NO_PYTHON, file=subject.entry),))
         try:
-            bundle = await self._bundle(subject)
+            bundle, said = await self._bundle(subject)
         except BuildFailed as failed:
-            return replace(report, violations=await self._failed(subject, failed))
+            violations = await self._failed(subject, failed)
+            said = tuple(_said(warning, subject) for warning in failed.warnings)
+            return replace(report, violations=violations, warnings=said)
         small = len(bundle.code) <= limits.BUNDLE_BYTES.value
         packed = await asyncio.to_thread(bundle.bytes_gzip) if small else len(bundle.code)
         report = replace(
@@ -296,6 +308,7 @@ class Checker:
             bytes=len(bundle.code),
             bytes_gzip=packed,
             packages=tuple(by_package(bundle.metafile)) if bundle.metafile else (),
+            warnings=said,
         )
         config = subject.config
         try:
@@ -313,15 +326,17 @@ class Checker:
         handlers = trial.description.handlers if trial is not None else ()
         cpu_s = trial.cpu_s if trial is not None else 0.0
         warnings = warnings_of(bytes_gzip=packed, startup_cpu_s=cpu_s)
-        return replace(report, handlers=handlers, warnings=warnings)
+        return replace(report, handlers=handlers, warnings=(*said, *warnings))
 
-    async def _bundle(self, subject: _Subject) -> Bundle:
+    async def _bundle(self, subject: _Subject) -> tuple[Bundle, tuple[str, ...]]:
+        """The bundle, and what its build warned of."""
         entry = subject.source.entry
         if self.options.finished:
-            return await asyncio.to_thread(_read_bundle, entry)
+            return await asyncio.to_thread(_read_bundle, entry), ()
         # as `deploy` does: what is measured and judged here is what it would send
         options = BuildOptions(root=subject.root, minify=Minify.ON)
-        return (await build(entry, options, esbuild=self.builder)).bundle
+        built = await build(entry, options, esbuild=self.builder)
+        return built.bundle, tuple(_said(warning, subject) for warning in built.warnings)
 
     async def _failed(self, subject: _Subject, failed: BuildFailed) -> tuple[Violation, ...]:
         """One violation per error, each with who imports its file."""
@@ -362,8 +377,19 @@ def _is_over(grown: Growth, bound: Size) -> bool:
     return grown.bytes_gzip > bound.value
 
 
+def _is_odd(path: Path) -> bool:
+    """A folder, or a pipe, which would be waited for; what is not there is told elsewhere."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def _read_bundle(path: Path) -> Bundle:
     """A finished bundle and the map beside it. More than may be is not read to its end."""
+    if _is_odd(path):
+        raise UserError(
+            UserCode.ENTRY_NOT_FOUND,
+            f"{path} is no regular file",
+            hint="name a bundle, or a folder of bundles",
+        )
     try:
         with path.open("rb") as file:
             code = file.read(limits.BUNDLE_BYTES.value + 1)
@@ -373,8 +399,11 @@ def _read_bundle(path: Path) -> Bundle:
             f"{path} cannot be read: {error.strerror}",
             hint="make it readable, or name another file",
         ) from error
+    beside = path.with_name(f"{path.name}.map")
+    if not os.path.isfile(beside):
+        return Bundle.of(code)
     try:
-        with path.with_name(f"{path.name}.map").open("rb") as file:
+        with beside.open("rb") as file:
             return Bundle.of(code, source_map=file.read(limits.SOURCE_MAP.value + 1))
     except OSError:
         return Bundle.of(code)
@@ -394,6 +423,12 @@ def _of_build(error: BuildError, chains: Mapping[str, tuple[str, ...]]) -> Viola
     )
 
 
+def _said(warning: BuildError, subject: _Subject) -> str:
+    """A warning of a build with its place, on one line."""
+    place = f"{_of_root(subject, warning.file)}:{warning.line}: " if warning.line else ""
+    return f"{place}{warning.message}"
+
+
 def _placed(violation: Violation, subject: _Subject) -> Violation:
     """The violation with paths as the user would write them, and never without a file."""
     if not violation.file:
@@ -401,17 +436,22 @@ def _placed(violation: Violation, subject: _Subject) -> Violation:
     chain: Sequence[str] = violation.chain or (violation.file,)
     return replace(
         violation,
-        file=_shown(subject.root / violation.file),
-        chain=tuple(_shown(subject.root / file) for file in chain),
+        file=_of_root(subject, violation.file),
+        chain=tuple(_of_root(subject, file) for file in chain),
     )
 
 
+def _of_root(subject: _Subject, file: str) -> str:
+    """A file as the user would write it; the URL that another bundler put in a map as it is."""
+    return words(file) if _URL.match(file) else _shown(subject.root / words(file))
+
+
 def _shown(path: Path) -> str:
-    """Relative to the current folder where it is below it, with `/`."""
+    """Relative to the current folder where it is below it, with `/`; harmless to print."""
     whole = os.path.abspath(path)
     real = Path(os.path.realpath(whole)) if not os.path.lexists(whole) else Path(whole)
     for here in (Path.cwd(), Path(os.path.realpath(Path.cwd()))):
         for candidate in (real, Path(os.path.realpath(whole))):
             if candidate.is_relative_to(here):
-                return candidate.relative_to(here).as_posix()
-    return Path(whole).as_posix()
+                return words(candidate.relative_to(here).as_posix())
+    return words(Path(whole).as_posix())

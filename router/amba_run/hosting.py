@@ -19,6 +19,7 @@ from amba_router.logs import LogStore
 from amba_router.metrics import Metrics
 from amba_router.rate_limit import RateCounter
 from amba_router.routes import Project, Route
+from amba_router.signing import Keyring
 from amba_router.store.control import ControlStore
 from amba_router.store.control_records import (
     Credentials,
@@ -32,6 +33,7 @@ from amba_run.hosted_facts import limits_of, revealed, size_if_large, tenant
 from amba_run.node import Node
 from amba_run.stack_maps import StackMaps
 from amba_runtime import admission
+from amba_runtime import limits as bounds
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Description
 from amba_runtime.errors import InternalCode, InternalError
@@ -46,13 +48,8 @@ TOKEN_NAME = "AMBA_INTERNAL_TOKEN"  # noqa: S105  a name
 
 @dataclass(frozen=True, slots=True)
 class HostedTrial:
-    """A version that runs and does not serve (`control.host.Trial`).
+    """A version that runs and does not serve (`control.host.Trial`)."""
 
-    Attributes:
-        project: as it was when the version was started: its keys are in the version's env.
-    """
-
-    project: Project
     slot: Slot
     handlers: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -60,31 +57,42 @@ class HostedTrial:
 
 @dataclass(slots=True)
 class _Hosted:
-    """One project: what is known of it, and what serves by name."""
+    """One project: what is known of it, and what serves by name.
+
+    Attributes:
+        warming: started to serve once stamps change; they read their env already, so that
+            whatever changes in it has to reach them, too. Changed by `Hosting._rekey` alone.
+    """
 
     record: ProjectRecord
     credentials: Credentials
     project: Project
     serving: dict[str, Deployment] = field(default_factory=lambda: dict[str, Deployment]())
+    warming: tuple[Slot, ...] = ()
     rekeying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Where one deployment's content lies (`slot.Kept`)."""
+    """Where one deployment's content lies (`slot.Kept`).
+
+    Attributes:
+        keyring: what stamps the requests to its slot, whatever the project's newest one is.
+    """
 
     store: ControlStore
     node: Node
     project_id: str
     deployment_id: str
+    keyring: Keyring
 
     async def bundle(self) -> Bundle:
         return await self.store.load_bundle(self.deployment_id)
 
     async def env(self) -> Env:
         secrets = await self.store.secrets_for(self.deployment_id)
-        # read after the wait: credentials may have changed meanwhile
-        return (*self.node.platform_env(self.project_id), *revealed(secrets))
+        # read after the wait: the internal token may have changed meanwhile
+        return (*self.node.platform_env(self.project_id, self.keyring), *revealed(secrets))
 
 
 class Hosting:
@@ -173,7 +181,7 @@ class Hosting:
         said = admission.warnings_of(
             bytes_gzip=await size_if_large(bundle), startup_cpu_s=slot.cpu_seen_s
         )
-        return HostedTrial(routed, slot, _description(slot).handlers, (*warnings, *said))
+        return HostedTrial(slot, _description(slot).handlers, (*warnings, *said))
 
     async def discard(self, trial: Trial) -> None:
         """See `Host.discard`."""
@@ -188,20 +196,23 @@ class Hosting:
             self._on_trial.remove(slot)
             slot.leave()
 
-    def activate(self, deployment: Deployment, trial: Trial) -> None:
+    def activate(self, deployment: Deployment, trial: Trial, *, stale: bool = False) -> None:
         """See `Host.activate`."""
-        own = _own(trial)
+        slot = _own(trial).slot
         hosted = self._hosted.get(deployment.project_id)
         if hosted is None:  # the project was deleted meanwhile
-            self._spawn(self._discard(own.slot))
-            return
-        slot = own.slot
-        self._end_trial(slot)
-        if own.project is hosted.project:
-            slot.keep_in(self._kept(deployment))
-        else:  # its keys changed while it was on trial: it would refuse what is stamped now
             self._spawn(self._discard(slot))
-            slot = self._dormant(hosted, deployment)
+            return
+        keyring = hosted.project.keyring
+        given = set(slot.manifest.env)
+        # keys that changed while it was on trial: it would refuse what is stamped now, or be
+        # refused what it asks for
+        if stale or not given.issuperset(self._node.platform_env(deployment.project_id, keyring)):
+            self._spawn(self._discard(slot))
+            slot = self._dormant(deployment, hosted, keyring)
+        else:
+            self._end_trial(slot)
+            slot.keep_in(self._kept(deployment, keyring))
         hosted.serving[deployment.name] = deployment
         route = self._node.route(hosted.project, deployment.name)
         route.counter = self._counter(deployment, route.counter)
@@ -226,7 +237,11 @@ class Hosting:
         self._hosted[state.record.id] = hosted
         for deployment in state.active:
             hosted.serving[deployment.name] = deployment
-            project.routes[deployment.name.encode()] = self._route(hosted, deployment)
+            project.routes[deployment.name.encode()] = Route(
+                deployment.name,
+                self._dormant(deployment, hosted, project.keyring),
+                self._counter(deployment, None),
+            )
 
     def remove_project(self, project_id: str) -> None:
         """See `Host.remove_project`."""
@@ -257,7 +272,8 @@ class Hosting:
         """See `Host.set_credentials`.
 
         A new signing secret means new isolates: what is stamped and what verifies it change in
-        one step. They are warm before the step; until then the old ones serve.
+        one step. They are warm before the step; until then the old ones serve, and whatever
+        starts for the first time has what is stamped by then.
         """
         hosted = self._hosted.get(project_id)
         if hosted is None:
@@ -268,8 +284,8 @@ class Hosting:
         hosted.project.identities.set_session_keys((keys.session_key, *keys.older_sessions))
         if before.signing != credentials.signing:
             self._spawn(self._rekey(hosted))
-        elif before.internal[0] != credentials.internal[0]:
-            self._spawn(self._refresh(hosted.project, None, TOKEN_NAME))
+        if before.internal[0] != credentials.internal[0]:
+            self._spawn(self._hand_token(hosted))
 
     async def push_secret(
         self, project_id: str, function: str | None, name: str, value: SecretText
@@ -277,14 +293,30 @@ class Hosting:
         """See `Host.push_secret`: each isolate is given what the store says it has by now."""
         hosted = self._hosted.get(project_id)
         if hosted is not None:
-            await self._refresh(hosted.project, function, name)
+            await self._refresh(hosted, function, name)
 
-    async def _refresh(self, project: Project, function: str | None, name: str) -> None:
+    async def _hand_token(self, hosted: _Hosted) -> None:
+        """Until every isolate has the newest token, or there is a newer one."""
+        newest = hosted.credentials.internal[0].id
+        wait_s = bounds.SECRET_PUSH_AGAIN_S.value
+        while hosted.credentials.internal[0].id == newest:
+            try:
+                await self._refresh(hosted, None, TOKEN_NAME)
+            except InternalError as error:
+                cause = type(error.__cause__).__name__  # its words could hold the value
+                logger.warning("token.push_failed project=%s error=%s", hosted.record.id, cause)
+            else:
+                return
+            await self._clock.sleep(wait_s)
+            wait_s = min(wait_s * 2, bounds.SECRET_PUSH_SLOWEST_S.value)
+
+    async def _refresh(self, hosted: _Hosted, function: str | None, name: str) -> None:
         slots = [
             route.slot
-            for route in project.routes.values()
+            for route in hosted.project.routes.values()
             if route.slot is not None and function in (None, route.name)
         ]
+        slots += [slot for slot in hosted.warming if function in (None, slot.manifest.name)]
         told = await asyncio.gather(
             *[slot.refresh((name,)) for slot in slots if slot.awake], return_exceptions=True
         )
@@ -298,14 +330,19 @@ class Hosting:
     async def _rekey(self, hosted: _Hosted) -> None:
         async with hosted.rekeying:
             credentials = hosted.credentials
+            keyring = tenant(hosted.record, credentials).keyring()
             ready: dict[str, tuple[Deployment, Slot]] = {}
             for name, deployment in hosted.serving.items():
                 route = hosted.project.routes.get(name.encode())
                 if route is not None and route.slot is not None and route.slot.awake:
-                    ready[name] = (deployment, self._dormant(hosted, deployment))
-            await asyncio.gather(
-                *[slot.ready() for _, slot in ready.values()], return_exceptions=True
-            )
+                    ready[name] = (deployment, self._dormant(deployment, hosted, keyring))
+            hosted.warming = tuple(slot for _, slot in ready.values())
+            try:
+                await asyncio.gather(
+                    *[slot.ready() for slot in hosted.warming], return_exceptions=True
+                )
+            finally:
+                hosted.warming = ()  # from here on they are behind routes, or end
             same = credentials.signing == hosted.credentials.signing
             if same and self._hosted.get(hosted.record.id) is hosted:
                 self._switch(hosted, ready)
@@ -324,8 +361,10 @@ class Hosting:
                 slot = ready.pop(name)[1]
             before = old.routes.get(name.encode())
             counter = before.counter if before is not None else None
-            fresh.routes[name.encode()] = self._route(
-                hosted, deployment, slot=slot, counter=counter
+            fresh.routes[name.encode()] = Route(
+                deployment.name,
+                slot or self._dormant(deployment, hosted, fresh.keyring),
+                self._counter(deployment, counter),
             )
         hosted.project = fresh
         self._retire_all(old)
@@ -342,21 +381,7 @@ class Hosting:
             raise faults.PROJECT_NOT_FOUND.refuse("the project was deleted")
         return hosted
 
-    def _route(
-        self,
-        hosted: _Hosted,
-        deployment: Deployment,
-        *,
-        slot: Slot | None = None,
-        counter: RateCounter | None = None,
-    ) -> Route:
-        return Route(
-            deployment.name,
-            slot or self._dormant(hosted, deployment),
-            self._counter(deployment, counter),
-        )
-
-    def _dormant(self, hosted: _Hosted, deployment: Deployment) -> Slot:
+    def _dormant(self, deployment: Deployment, hosted: _Hosted, keyring: Keyring) -> Slot:
         settings, _ = limits_of(deployment.limits)
         manifest = Manifest(
             ProjectId(deployment.project_id),
@@ -365,10 +390,10 @@ class Hosting:
             storage=hosted.record.storage,
             compatibility_date=COMPATIBILITY_DATE,
         )
-        return self._node.dormant(manifest, settings, self._kept(deployment))
+        return self._node.dormant(manifest, settings, self._kept(deployment, keyring))
 
-    def _kept(self, deployment: Deployment) -> _Kept:
-        return _Kept(self._store, self._node, deployment.project_id, deployment.id)
+    def _kept(self, deployment: Deployment, keyring: Keyring) -> _Kept:
+        return _Kept(self._store, self._node, deployment.project_id, deployment.id, keyring)
 
     def _counter(self, deployment: Deployment, before: RateCounter | None) -> RateCounter | None:
         """One that goes on counting where the limit is what it was."""

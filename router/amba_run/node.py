@@ -75,6 +75,10 @@ class Tenant:
     older_sessions: tuple[bytes, ...] = ()
     """Newest first; they verify, and sign nothing."""
 
+    def keyring(self) -> Keyring:
+        secrets = (self.signing_secret, *self.older_signing)
+        return Keyring(tuple(secret.encode() for secret in secrets))
+
 
 class Node:
     """One server. `open`, `add`, `deploy` as often as needed, `close`; all from one event loop.
@@ -202,15 +206,16 @@ class Node:
         for pat, developer_id in tenant.pats:
             identities.add_pat(pat, developer_id)
         identities.set_session_keys((tenant.session_key, *tenant.older_sessions))
-        secrets = (tenant.signing_secret, *tenant.older_signing)
-        keyring = Keyring(tuple(secret.encode() for secret in secrets))
-        project = Project(tenant.id, tenant.slug, keyring, identities)
+        project = Project(tenant.id, tenant.slug, tenant.keyring(), identities)
         self._tenants[tenant.id] = tenant
         self.projects.add(project)
         return project
 
     def set_tenant(self, tenant: Tenant) -> None:
-        """Isolates that start from here on are given these keys."""
+        """Isolates that start from here on are given this internal token.
+
+        Its signing secrets are in force with `add`: a `Project` keeps the keyring it was made with.
+        """
         self._tenants[tenant.id] = tenant
 
     def route(self, project: Project, name: FunctionName) -> Route:
@@ -239,7 +244,7 @@ class Node:
             project.id,
             name,
             version,
-            (*self.platform_env(project.id), *secrets),
+            (*self.platform_env(project.id, project.keyring), *secrets),
             storage,
             compatibility_date,
         )
@@ -255,14 +260,18 @@ class Node:
         """A version that was deployed earlier: its first request starts it."""
         return self._slot(manifest, None, limits, kept)
 
-    def platform_env(self, project_id: str) -> Env:
-        """The strings that every function of a project gets, as of now."""
+    def platform_env(self, project_id: str, keyring: Keyring) -> Env:
+        """The strings that every function of a project gets, as of now.
+
+        Args:
+            keyring: what stamps the requests to the isolate that is given them.
+        """
         tenant = self._tenants[project_id]
         return platform_env(
             api_url=self.api_url,
             project_id=tenant.id,
             internal_token=tenant.internal_token,
-            signing_secret=tenant.signing_secret,
+            signing_secret=keyring.newest.decode(),
             cdn_host=self._authority(tenant.slug, self.addresses.cdn_suffix),
         )
 

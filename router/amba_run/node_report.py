@@ -19,6 +19,7 @@ class NodeReporter(Protocol):
     """What can be said. All calls are quick and never raise."""
 
     def ready(self, facts: dict[str, Any]) -> None: ...
+    def told(self) -> bool: ...
     def requests(self, invocations: Sequence[Invocation]) -> None: ...
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None: ...
     def warn(self, message: str) -> None: ...
@@ -40,6 +41,10 @@ class NodeTalk:
         if keys:
             line += f"developer token, shown this once: {keys['pat']}\n"
         self._err.write(line)
+
+    def told(self) -> bool:
+        """Whether what was said so far has been written. Blocks a moment."""
+        return self._err.settled()
 
     def requests(self, invocations: Sequence[Invocation]) -> None:
         """Nothing."""
@@ -78,6 +83,10 @@ class NodeJson(JsonReporter):
     def map_with(self, mappers: Mappers) -> None:
         """Where maps are had from here on."""
         self._mappers = mappers
+
+    def told(self) -> bool:
+        """Whether the events so far have been written. Blocks a moment."""
+        return self._out.settled()
 
     def requests(self, invocations: Sequence[Invocation]) -> None:
         """One line each."""

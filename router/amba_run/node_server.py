@@ -124,8 +124,7 @@ class NodeServer:
         stack.push_async_callback(self._close, node, hosting, api, pool, now)
         await self._bind(node, hosting, api)
         await self._open_metrics(stack, hosting.metrics)
-        # the first token is made when nothing can come between it and its one showing
-        pat = None if await store.has_pat() else await store.add_pat(DEVELOPER_ID)
+        pat = await store.mint_first_pat(DEVELOPER_ID)
         snapshot = await store.snapshot()
         for problem in snapshot.problems:
             self._say.warn(problem)
@@ -142,6 +141,8 @@ class NodeServer:
         await pool.open()
         await node.listen()
         self._announce(node, pat)
+        if pat is not None and await asyncio.to_thread(self._say.told):
+            await store.first_pat_told()
         await stop.wait()
         self._say.stopping()
 

@@ -39,6 +39,7 @@ class Out:
         self._waiting: deque[str] = deque()
         self._size = 0
         self._lost = 0
+        self._writing = False
         self._ending = False
         self._gone = False
         self._thread = threading.Thread(target=self._run, name="amba-out", daemon=True)
@@ -58,7 +59,7 @@ class Out:
                 return
             self._waiting.append(text)
             self._size += len(text)
-            self._change.notify()
+            self._change.notify_all()
 
     def _run(self) -> None:
         while True:
@@ -70,6 +71,7 @@ class Out:
                 text = "".join(self._waiting)
                 self._waiting.clear()
                 self._size = 0
+                self._writing = True
                 if self._lost:
                     text += self._say_lost(self._lost)
                     self._lost = 0
@@ -79,7 +81,11 @@ class Out:
                 with self._change:
                     self._gone = True  # nobody reads any more
                     self._waiting.clear()
+                    self._change.notify_all()
                 return
+            with self._change:
+                self._writing = False
+                self._change.notify_all()
 
     def _put(self, text: str) -> None:
         try:
@@ -94,11 +100,19 @@ class Out:
         while data:
             data = data[os.write(descriptor, data) :]
 
+    def settled(self) -> bool:
+        """Wait a moment for what is queued; whether all of it was written. Blocks."""
+        with self._change:
+            return self._change.wait_for(
+                lambda: self._gone or not (self._waiting or self._writing),
+                limits.OUTPUT_CLOSE_S.value,
+            ) and not (self._gone or self._lost)
+
     def close(self) -> None:
         """Idempotent."""
         with self._change:
             self._ending = True
-            self._change.notify()
+            self._change.notify_all()
         self._thread.join(limits.OUTPUT_CLOSE_S.value)
 
 

@@ -8,6 +8,7 @@ Source: contract B (rejections), D.1, D.3; architecture.md section 4.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -82,6 +83,8 @@ async def admit(
         started = await start()
     except StartFailed as failure:
         told = await asyncio.to_thread(_judge_start, failure, places)
+        if found.scanned.format == "cjs" and _COMMONJS.search(failure.reason):
+            raise Rejected(sort((*found.violations, NOT_ESM))) from failure
         if found.violations and _follows(failure):
             raise Rejected(found.violations) from failure
         raise Rejected(sort((*found.violations, told))) from failure
@@ -193,6 +196,9 @@ _FAULTS = {
 def _at(places: Places, file: str, line: int, column: int) -> dict[str, Any]:
     """The fields of a violation that say where."""
     return {"file": file, "line": line, "column": column, "chain": places.chain(file)}
+
+
+_COMMONJS = re.compile(r"\b(module|exports|require) is not defined")
 
 
 def _follows(failure: StartFailed) -> bool:

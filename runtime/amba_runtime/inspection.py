@@ -210,9 +210,7 @@ def _rule(finding: Finding) -> tuple[ViolationCode, str, str]:
             return (
                 ViolationCode.REQUIRE_CALL,
                 f"{what} is left in the bundle, and the platform has no require",
-                f"import {{ … }} from {name!r}, and bundle again with: amba-run deploy ENTRY"
-                if name
-                else "use import statements with a literal name, and bundle again",
+                _fix_require(finding.specifier),
             )
         case "dynamic-expression":
             return (
@@ -222,17 +220,30 @@ def _rule(finding: Finding) -> tuple[ViolationCode, str, str]:
             )
         case kind:
             how = {"re-export": "a re-export", "dynamic": "an import()"}.get(kind, "an import")
-            if finding.specifier.startswith(("./", "../", "/")):
+            if _is_file(finding.specifier):
                 return (
                     ViolationCode.MULTIPLE_FILES,
                     f'{how} of another file, "{name}", is left: a function is one file',
-                    "bundle it into one file: amba-run deploy ENTRY (esbuild --bundle)",
+                    _ONE_FILE,
                 )
             return (
                 ViolationCode.EXTERNAL_IMPORT,
                 f'{how} of "{name}" is left in the bundle; every import must be bundled',
                 fix_import(finding.specifier),
             )
+
+
+_ONE_FILE = "bundle it into one file: amba-run deploy ENTRY (esbuild --bundle)"
+
+
+def _is_file(specifier: str) -> bool:
+    return specifier in (".", "..") or specifier.startswith(("./", "../", "/"))
+
+
+def _fix_require(specifier: str) -> str:
+    if not specifier:
+        return "use import statements with a literal name, and bundle again"
+    return _ONE_FILE if _is_file(specifier) else fix_import(specifier)
 
 
 def guess_default_export(bundle: Bundle, scanned: Scanned) -> tuple[Violation, ...]:

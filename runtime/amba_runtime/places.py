@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -33,7 +34,10 @@ _DEFAULT = re.compile(
 _SOUGHT_CHARS = 1 << 20
 """Of all sources together: the texts are a stranger's, and the search is not free."""
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What steers a terminal; and lone surrogates, which no file, pipe or database takes."""
 
 
 class Places:
@@ -89,10 +93,10 @@ class Places:
         places: list[tuple[str, re.Match[str]]] = []
         left = _SOUGHT_CHARS
         for file in sorted(texts, key=lambda file: file != entry):
-            found = _DEFAULT.search(texts[file], 0, left)
+            # two are enough to be in doubt: one may stand in a comment or a template
+            found = islice(_DEFAULT.finditer(texts[file], 0, left), 2)
             left -= min(left, len(texts[file]))
-            if found is not None:
-                places.append((file, found))
+            places += [(file, match) for match in found]
         named = [place for place in places if place[0] == entry] or places
         if len(named) != 1:
             return "", 0, 0
@@ -112,7 +116,10 @@ class Places:
 
 
 def words(text: str) -> str:
-    """Text of a stranger for a message: bounded, no control characters but line feeds."""
+    """Text of a stranger for a message, bounded.
+
+    No surrogates, and of control characters only line feeds.
+    """
     most = limits.VIOLATION_TEXT.value
     short = text if len(text) <= most else f"{text[:most]}…"
     return _CONTROL.sub("�", short)

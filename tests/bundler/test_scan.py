@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from amba_bundler.esbuild import Esbuild
-from amba_bundler.scan import EsbuildScan
+from amba_bundler.scan import EsbuildScan, climbs
 from amba_runtime import limits
 from amba_runtime.admission import Finding, Scanned
 
@@ -180,3 +181,65 @@ def test_a_strange_warning_is_passed_over(warning: str) -> None:
 
     reply = Reply([], [json.loads(warning)], {}, b"", ())
     assert read_reply(reply, b"") == Scanned()
+
+
+PAD = b"var pad = '" + b"z" * limits.SCAN_STDIN.value + b"';\n"
+UP = "../" * 2000
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("import(`./${x}`)", "dynamic-expression"),
+        ("import('./locale/' + x + '.js')", "dynamic-expression"),
+        ("import(`./${x}.js`)", "dynamic-expression"),
+        (f"import(`{UP}etc/${{x}}`)", "dynamic-expression"),
+        ("import(`../../../../../../etc/${x}`)", "dynamic-expression"),
+        ("import(null ?? `../../etc/${x}`)", "dynamic-expression"),
+        ("require('../etc/' + x)", "require"),
+        ("require(`./${x}.js`)", "require"),
+    ],
+)
+def test_a_pattern_is_an_import_and_leads_nowhere(code: str, kind: str, *, large: bool) -> None:
+    """What esbuild would look for on our disk is told at its place, the same on every disk (D9)."""
+    (scanned,) = scan((PAD if large else b"") + code.encode())
+    assert [(f.kind, f.line, f.text) for f in scanned.findings] == [(kind, 1 + large, "")]
+
+
+@pytest.mark.parametrize(
+    ("code", "steps"),
+    [
+        ("import(`../../x`)", 2),
+        ("'.' + '.' + '/'", 2),
+        ("`${'.'}./`", 2),
+        ("'\\x2e\\u002e/' + `\\u{2e}\\u{02E}/`", 4),
+        ("'.\\\n./'", 2),
+        ("f(...a, ...b); a.b.c; 1.5; 'a.b'; /a.b/", 0),
+    ],
+)
+def test_no_step_up_is_missed(code: str, steps: int) -> None:
+    """However the dots are written: at least as many as lead up."""
+    assert climbs(code.encode()) == steps
+
+
+def test_a_deep_folder_is_made_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deeper than a recursion can go, and nothing of it is left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    depth = limits.SCAN_DEPTH_FILE.value - limits.SCAN_DEPTH.value
+    code = PAD + f"import(`{'../' * depth}x/${{x}}`)".encode()
+    (scanned,) = scan(code)
+    assert [f.kind for f in scanned.findings] == ["dynamic-expression"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_throws_only_when_it_is_reached_is_no_error() -> None:
+    """A bundler refuses to assign to a constant; engines throw there, if they get there."""
+    (scanned,) = scan("const a = 1; export default { fetch() { a = 2 } }")
+    assert scanned == Scanned()
+
+
+def test_half_a_surrogate_pair_in_a_specifier() -> None:
+    """It is an import like any other."""
+    (scanned,) = scan('import "\\ud800x"; export default {}')
+    assert [(f.kind, f.line, f.column) for f in scanned.findings] == [("static", 1, 8)]

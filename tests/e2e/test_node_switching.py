@@ -181,3 +181,47 @@ def test_a_new_signing_secret_never_refuses_a_request(
             node.admin("POST", "/internal-credentials/rotate", {"which": "header_signing_secret"})
             load.more(64)
     assert load.faults == []
+
+
+def _arrives(node: NodeProcess, load: Load, wanted: str) -> bool:
+    """Whether the function `tells` says so soon: a token is handed out in the background."""
+    for _ in range(200):
+        if node.call("tells").text == wanted:
+            return True
+        load.more(4)
+    return False
+
+
+def test_what_changes_during_a_rotation_arrives_and_nothing_refuses(
+    node: NodeProcess, fixtures_dir: Path
+) -> None:
+    """A function whose top level takes a while, under load: secret and internal token are set
+    while its replacement warms up, another one is deployed meanwhile (A.4, C.1, C.2, H4)."""
+    import asyncio
+
+    bundle = asyncio.run(build(fixtures_dir / "verify-signature" / "index.ts")).bundle
+    busy = "let z = 0; for (let i = 0; i < 4e7; i++) z = (z * 31 + i) % 1000003;\n"
+    verifies = busy + bundle.code.decode()
+    tells = busy + (
+        "export default { fetch(request, env) {"
+        " return new Response(`${env.KEY} ${env.AMBA_INTERNAL_TOKEN}`); } };"
+    )
+
+    def judge(status: int, text: str, epoch: int) -> int:
+        assert status == 200
+        return epoch
+
+    node.deploy("slow", verifies)
+    node.deploy("tells", tells)
+    with Load(node, "slow", judge) as load:
+        for value in ("one", "two", "three"):
+            node.admin("POST", "/internal-credentials/rotate", {"which": "header_signing_secret"})
+            node.deploy("fresh", bundle.code.decode())
+            assert node.call("fresh").status == 200
+            node.admin("POST", "/secrets", {"name": "KEY", "value": value, "function": "tells"})
+            made = node.admin("POST", "/internal-credentials/rotate", {"which": "internal_token"})
+            load.more(64)
+            wanted = f"{value} {made['data']['internal_token']}"
+            assert _arrives(node, load, wanted)
+            assert node.call("fresh").status == 200
+    assert load.faults == []

@@ -20,6 +20,7 @@ from amba_router.signing import Keyring, Stamp
 from amba_router.store.control import ControlStore
 from amba_router.store.control_records import (
     CreatedProject,
+    Credentials,
     Deployment,
     NewDeployment,
     NewProject,
@@ -29,7 +30,7 @@ from amba_router.store.state import State
 from amba_run.hosting import Hosting
 from amba_run.node import Addresses, Node
 from amba_runtime.admission import Rejected, Scanned
-from amba_runtime.clock import SystemClock
+from amba_runtime.clock import ManualClock, SystemClock
 from amba_runtime.engine.base import StartFailed, Surroundings
 from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
 from amba_runtime.errors import InternalError
@@ -48,12 +49,16 @@ class _Engine(FakeEngine):
         super().__init__({})
         self.gate = asyncio.Event()
         self.gate.set()
+        self.waiting = 0
         self.deaf = False
+        self.deafened = 0
 
     async def start(
         self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
     ) -> FakeIsolate:
-        await self.gate.wait()
+        gate = self.gate
+        self.waiting += not gate.is_set()
+        await gate.wait()
         if b"throw" in bundle.code:
             raise StartFailed("Uncaught Error: no")
         env = dict(manifest.env)
@@ -79,6 +84,7 @@ class _Isolate(FakeIsolate):
 
     async def configure(self, values: Mapping[str, str]) -> None:
         if self._engine.deaf:
+            self._engine.deafened += 1
             raise WireError("it did not listen")
         await super().configure(values)
 
@@ -95,7 +101,9 @@ class World:
         self.pool = pool
         self.engine = engine
         self.store = ControlStore(state, SystemClock())
-        self.hosting = Hosting(node, self.store, scan=_scan, clock=SystemClock())
+        self.clock = ManualClock()
+        """Of the hosting alone: it tells when something is tried again."""
+        self.hosting = Hosting(node, self.store, scan=_scan, clock=self.clock)
         self.project: CreatedProject
 
     async def add_project(self, name: str = "acme", developer: str = "d_1") -> CreatedProject:
@@ -120,12 +128,13 @@ class World:
 
     async def commit(self, name: str, version: int, trial: Any, **more: Any) -> Deployment:
         project = more.pop("project", self.project)
+        stale = more.pop("stale", False)
         code, source_map = more.pop("code", CODE), more.pop("source_map", None)
         bundle = Bundle.of(code, source_map=source_map)
         deployment = await self.store.add_deployment(
             NewDeployment(project.record.id, name, version, bundle, trial.handlers, **more)
         )
-        self.hosting.activate(deployment, trial)
+        self.hosting.activate(deployment, trial, stale=stale)
         return deployment
 
     async def deploy(self, name: str = "f", **more: Any) -> Deployment:
@@ -149,6 +158,24 @@ class World:
         status, seen = await self.ask(name, **headers)
         assert status == 200
         return seen
+
+    async def rotate(self, which: str) -> Credentials:
+        id_ = self.project.record.id
+        credentials = await self.store.rotate_internal(id_, which=which)
+        self.hosting.set_credentials(id_, credentials)
+        return credentials
+
+    async def begin_rekey(self) -> Callable[[], bool]:
+        """Rotate the signing secret; one replacement has read its env and is held at the gate.
+
+        Returns:
+            Whether stamps have switched.
+        """
+        old = self.node.projects.get("acme")
+        self.engine.gate.clear()
+        await self.rotate("header_signing_secret")
+        await self.until(lambda: self.engine.waiting == 1)
+        return lambda: self.node.projects.get("acme") is not old
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -516,6 +543,131 @@ def test_a_new_internal_token_reaches_what_runs(tmp_path: Path) -> None:
     hosted(tmp_path, body)
 
 
+def test_values_that_change_while_a_new_signing_secret_warms_up_are_not_lost(
+    tmp_path: Path,
+) -> None:
+    """Replacements that read the old values are told the new ones, too (C.1, C.2)."""
+
+    async def body(world: World) -> None:
+        id_ = world.project.record.id
+        await world.deploy()
+        await world.store.set_secret(id_, "KEY", SecretText("one"), None)
+        switched = await world.begin_rekey()
+        await world.store.set_secret(id_, "KEY", SecretText("two"), None)
+        pushing = asyncio.create_task(
+            world.hosting.push_secret(id_, None, "KEY", SecretText("two"))
+        )
+        credentials = await world.rotate("internal_token")
+        await world.until(lambda: "AMBA_INTERNAL_TOKEN" in world.engine.isolates[0].env)
+        assert (await world.seen())["env"]["KEY"] == "two"
+        assert not pushing.done()  # nobody is told `synced` before the replacement has it
+        world.engine.gate.set()
+        await pushing
+        await world.until(switched)
+        assert (await world.seen())["env"]["KEY"] == "two"
+        token = credentials.internal[0].value.reveal()
+        isolate = world.engine.isolates[1]
+        await world.until(lambda: isolate.env.get("AMBA_INTERNAL_TOKEN") == token)
+        assert (await world.seen())["env"]["AMBA_INTERNAL_TOKEN"] == token
+        assert len(world.engine.isolates) == 2
+
+    hosted(tmp_path, body)
+
+
+def test_what_starts_while_a_new_signing_secret_warms_up_verifies(tmp_path: Path) -> None:
+    """Cold-started or freshly deployed in between: before the switch and after (A.4, H4)."""
+
+    async def body(world: World) -> None:
+        for name in ("f", "cold"):
+            await world.deploy(name)
+        cold = world.node.projects.all()[0].routes[b"cold"].slot
+        assert cold is not None
+        await cold.evict()
+        tried_before = await world.try_out("before")
+        switched = await world.begin_rekey()
+        # only the replacement of `f` is held; what starts from here on is not
+        held, world.engine.gate = world.engine.gate, asyncio.Event()
+        world.engine.gate.set()
+        await world.deploy("fresh")
+        await world.commit("before", *tried_before)
+        tried_across = await world.try_out("across")
+        names = ("f", "cold", "fresh", "before")
+        for name in names:
+            assert _verifies(await world.seen(name)), name
+        assert not switched()
+        held.set()
+        await world.until(switched)
+        await world.commit("across", *tried_across)
+        secrets = set[str]()
+        for name in (*names, "across"):
+            seen = await world.seen(name)
+            assert _verifies(seen), name
+            secrets.add(seen["env"]["EDGE_HEADER_SIGNING_SECRET"])
+        assert len(secrets) == 1
+
+    hosted(tmp_path, body)
+
+
+def test_a_token_that_is_rotated_during_a_trial_is_not_missed(tmp_path: Path) -> None:
+    """What was tried with the old one is not what serves (C.1)."""
+
+    async def body(world: World) -> None:
+        version, trial = await world.try_out()
+        credentials = await world.rotate("internal_token")
+        await world.commit("f", version, trial)
+        token = credentials.internal[0].value.reveal()
+        assert (await world.seen())["env"]["AMBA_INTERNAL_TOKEN"] == token
+        await world.until(lambda: world.engine.running == 1)
+
+    hosted(tmp_path, body)
+
+
+def test_a_token_that_does_not_arrive_is_handed_out_again(tmp_path: Path, caplog: Any) -> None:
+    """Until it is there, ever more slowly (limits.SECRET_PUSH_SLOWEST_S); never logged (C.1)."""
+
+    async def body(world: World) -> None:
+        async def deafened(tries: int) -> None:
+            await world.until(lambda: world.engine.deafened == tries)
+
+        await world.deploy()
+        world.engine.deaf = True
+        older = await world.rotate("internal_token")
+        for tries, wait_s in ((1, 0.2), (2, 0.4), (3, 0.8)):
+            await deafened(tries)
+            await world.clock.advance(wait_s)
+        await deafened(4)
+        newer = await world.rotate("internal_token")
+        await deafened(5)
+        world.engine.deaf = False
+        await world.clock.advance(0.2)
+        isolate = world.engine.isolates[0]
+        await world.until(lambda: "AMBA_INTERNAL_TOKEN" in isolate.env)
+        token = newer.internal[0].value.reveal()
+        assert (await world.seen())["env"]["AMBA_INTERNAL_TOKEN"] == token
+        assert len(world.engine.isolates) == 1
+        assert "token.push_failed" in caplog.text
+        assert older.internal[0].value.reveal() not in caplog.text
+        assert token not in caplog.text
+
+    hosted(tmp_path, body)
+
+
+def test_a_stale_trial_serves_from_an_isolate_of_its_own(tmp_path: Path) -> None:
+    """One that was tried with a secret that is unset by now: it never serves with it (C.2)."""
+
+    async def body(world: World) -> None:
+        id_ = world.project.record.id
+        await world.store.set_secret(id_, "KEY", SecretText("v"), None)
+        version, trial = await world.try_out()
+        await world.store.unset_secret(id_, "KEY", None)
+        await world.commit("f", version, trial, stale=True)
+        seen = await world.seen()
+        assert (seen["version"], "KEY" in seen["env"]) == (1, False)
+        await world.until(lambda: world.engine.running == 1)
+
+    hosted(tmp_path, body)
+
+
 def test_a_new_session_key_signs_and_the_old_one_verifies(tmp_path: Path) -> None:
     """At once, and without a restart."""
 
@@ -605,8 +757,9 @@ def test_addresses_are_those_of_the_outside(
             world = World(state, node, Pool(clock), _Engine())
             made = await world.add_project()
             assert world.hosting.fn_url("acme", "f") == fn_url.format(port=node.port)
-            env = dict(node.platform_env(made.record.id))
+            env = dict(node.platform_env(made.record.id, Keyring((b"whsec_1",))))
             assert env["AMBA_API_URL"] == (addresses.public_url or node.origin)
+            assert env["EDGE_HEADER_SIGNING_SECRET"] == "whsec_1"
             assert env["AMBA_CDN_HOST"] == cdn.format(port=node.port)
             await world.hosting.close()
         finally:

@@ -194,6 +194,20 @@ def test_a_commonjs_bundle_may_be_of_the_listener_form() -> None:
     assert codes(admitted(cjs, Starts(Description((), "none", Tell())), listens)) == ["NOT_ESM"]
 
 
+@pytest.mark.parametrize("name", ["module", "exports", "require"])
+def test_a_commonjs_bundle_that_mentions_listeners_is_told_what_it_is(name: str) -> None:
+    """Not that its own format failed, though the engine put it so (contract B, rejections)."""
+    code = b"module.exports = { fetch(r) { r.signal.addEventListener('abort', f) } }"
+    failure = StartFailed(f"Uncaught ReferenceError: {name} is not defined")
+    cjs = Scanned((), "cjs", ("default",))
+    (violation,) = admitted(cjs, Starts(failure), code)
+    assert violation.code == "NOT_ESM"
+    assert "--format=esm" in violation.fix
+    assert codes(admitted(ESM, Starts(failure), code)) == ["TOP_LEVEL_FAILED"]
+    other = StartFailed("Uncaught ReferenceError: process is not defined")
+    assert codes(admitted(cjs, Starts(other), code)) == ["TOP_LEVEL_FAILED"]
+
+
 def test_a_failed_start_is_told_with_what_the_bytes_told() -> None:
     """Both, in the order of the lines."""
     failure = StartFailed("Uncaught Error: no key", "    at boom (fn.mjs:2:1)")

@@ -101,6 +101,25 @@ def test_each_finding_is_a_violation(finding: Finding, code: str, message: str) 
     assert violation.place == ""
 
 
+@pytest.mark.parametrize(
+    ("specifier", "fix"),
+    [
+        ("node:fs", "Node built-ins are not available"),
+        ("fs", "Node built-ins are not available"),
+        ("cloudflare:sockets", "take bindings from the env argument"),
+        ("./x.js", "bundle it into one file"),
+        ("..", "bundle it into one file"),
+        ("zod", "npm install zod"),
+        ("", "use import statements with a literal name"),
+    ],
+)
+def test_a_require_gets_the_fix_for_its_kind(specifier: str, fix: str) -> None:
+    """One that works: what no bundler resolves is not to be imported instead (contract B)."""
+    (violation,) = told(b"x", Scanned((Finding("require", specifier),), "esm", ("default",)))
+    assert violation.code == "REQUIRE_CALL"
+    assert violation.fix.startswith(fix)
+
+
 def test_a_long_name_is_cut() -> None:
     """A specifier is a stranger's text."""
     (violation,) = told(b"x", Scanned((Finding("static", "a" * 100_000),), "esm", ("default",)))

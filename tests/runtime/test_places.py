@@ -43,6 +43,13 @@ def test_a_place_is_the_users() -> None:
     assert places.of(2, 7) == ("hello.js", 2, 7)
 
 
+def test_a_half_surrogate_pair_is_in_no_place() -> None:
+    """JSON can spell it in a map's `sources`; no pipe or database takes it (reliability.md D6)."""
+    source_map = rb'{"version":3,"sources":["\ud800.ts"],"names":[],"mappings":"AAAA"}'
+    places = Places(Bundle.of(b"x", source_map=source_map), "hello.js")
+    assert places.of(1, 1) == ("\ufffd.ts", 1, 1)
+
+
 @pytest.mark.parametrize("form", ["base64", "percent"])
 def test_a_map_in_the_last_comment_is_read(form: str) -> None:
     """As the 0.1.x command line leaves it (contract D.1); a map beside the bundle wins."""
@@ -134,6 +141,8 @@ def sources(**texts: str) -> bytes:
         ({"a.ts": "x", "node_modules/b.ts": "export default 1;"}, ("", 0, 0)),
         ({"a.ts": "export default 1;", "node_modules/b.ts": "export default 1;"}, ("a.ts", 1, 1)),
         ({"b.ts": "export default 1;", "a.ts": "\nexport default 1;"}, ("", 0, 0)),
+        ({"a.ts": "/*\nexport default {}\n*/\nexport default 1;"}, ("", 0, 0)),
+        ({"a.ts": "export default 1;\nconst t = `\nexport default {}\n`;"}, ("", 0, 0)),
     ],
 )
 def test_the_default_export_is_looked_for_in_the_sources(
@@ -188,8 +197,9 @@ def test_a_strange_map_has_no_sources(facts: dict[str, Any]) -> None:
 
 
 def test_a_stranger_s_words_are_bounded_and_harmless() -> None:
-    """No control characters but line feeds (reliability.md C8)."""
+    """No control characters but line feeds, no half surrogate pairs (reliability.md C8)."""
     assert words("a\x1b[2J\r\nb\u202e") == "a\ufffd[2J\ufffd\nb\ufffd"
+    assert words("\ud800a\udce9😀") == "\ufffda\ufffd😀"
     most = limits.VIOLATION_TEXT.value
     assert words("x" * (most + 1)) == "x" * most + "…"
     assert words("x" * most) == "x" * most

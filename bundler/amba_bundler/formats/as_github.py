@@ -5,8 +5,15 @@ Source: GitHub's documentation of workflow commands, and the escapes of its `@ac
 
 from __future__ import annotations
 
+import re
+
 from amba_bundler.report import FunctionReport, Report
 from amba_runtime.violations import Violation
+
+_STEERS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""The log is read in a terminal and a browser; ends of lines are escaped instead."""
 
 
 def write(report: Report, version: str) -> str:
@@ -39,7 +46,7 @@ def _command(kind: str, text: str, **properties: str) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _STEERS.sub("\ufffd", text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -17,6 +17,8 @@ from amba_runtime.violations import RULES, Violation
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _DRIVE = re.compile(r"[A-Za-z]:/")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def write(report: Report, version: str) -> str:
@@ -75,7 +77,8 @@ def _result(function: FunctionReport, violation: Violation, codes: list[str]) ->
             "startColumn": max(1, violation.column),
         }
     # not the line: the same mistake stays the same alert when lines above it change
-    print_ = hashlib.sha256("\0".join((code, file, violation.message)).encode()).hexdigest()
+    identity = "\0".join((code, file, violation.message)).encode(errors="replace")
+    print_ = hashlib.sha256(identity).hexdigest()
     return {
         "ruleId": code,
         "ruleIndex": codes.index(code),
@@ -92,8 +95,11 @@ def _result(function: FunctionReport, violation: Violation, codes: list[str]) ->
 
 
 def _location(file: str) -> dict[str, str]:
+    if _URL.match(file):  # of another bundler's map: it holds its own escapes
+        return {"uri": quote(_BARE_PERCENT.sub("%25", file), "%/:?=&;,+$@!*~", errors="replace")}
+    path = quote(file, errors="replace")
     if posixpath.isabs(file):
-        return {"uri": f"file://{quote(file)}"}
+        return {"uri": f"file://{path}"}
     if _DRIVE.match(file):
-        return {"uri": f"file:///{quote(file)}"}
-    return {"uri": quote(file), "uriBaseId": "%SRCROOT%"}
+        return {"uri": f"file:///{path}"}
+    return {"uri": path, "uriBaseId": "%SRCROOT%"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from amba_router.rate_limit import RateLimit
     from amba_router.store.control import ControlStore
     from amba_router.store.control_records import Deployment, ProjectRecord
+    from amba_runtime.secret import SecretText
 
 logger = logging.getLogger("amba.control")
 
@@ -88,19 +89,25 @@ class Deploys:
             )
             return await self._deploy(project, wanted, still)
 
-    async def disable(self, project: ProjectRecord, old: Deployment) -> Deployment | None:
+    async def disable(
+        self, project: ProjectRecord, old: Deployment, still: Callable[[], None]
+    ) -> Deployment | None:
         """Serve this deployment no more; None when it is gone."""
         async with self._turns.take((project.id, old.name)):
             # which one is active may have changed while this one waited
             now = await self._store.find_deployment(project.id, deployment_id=old.id)
+            still()
             disabled = await self._store.disable_deployment(project.id, old.id)
             if now is not None and now.status == Status.ACTIVE:
                 self._host.remove(project.id, old.name)
             return disabled
 
-    async def delete(self, project: ProjectRecord, name: str) -> int | None:
+    async def delete(
+        self, project: ProjectRecord, name: str, still: Callable[[], None]
+    ) -> int | None:
         """404 from now on; how many deployments were disabled, None when there never was one."""
         async with self._turns.take((project.id, name)):
+            still()
             count = await self._store.delete_function(project.id, name)
             if count is not None:
                 self._host.remove(project.id, name)
@@ -141,7 +148,7 @@ class Deploys:
             await self._host.discard(trial)
             raise
         # from here on a caller that leaves, or a shutdown, must not part commit and switch
-        commit = asyncio.create_task(self._commit(project, wanted, version, trial))
+        commit = asyncio.create_task(self._commit(project, wanted, version, trial, env))
         self._commits.add(commit)
         commit.add_done_callback(self._commits.discard)
         deployment = await asyncio.shield(commit)
@@ -150,7 +157,12 @@ class Deploys:
         return Deployed(deployment, trial.warnings)
 
     async def _commit(
-        self, project: ProjectRecord, wanted: Wanted, version: int, trial: Trial
+        self,
+        project: ProjectRecord,
+        wanted: Wanted,
+        version: int,
+        trial: Trial,
+        env: Sequence[tuple[str, SecretText]],
     ) -> Deployment:
         try:
             deployment = await self._store.add_deployment(
@@ -169,8 +181,23 @@ class Deploys:
         except BaseException:
             await self._host.discard(trial)
             raise
-        self._host.activate(deployment, trial)
+        self._host.activate(deployment, trial, stale=await self._stale(deployment, env))
         return deployment
+
+    async def _stale(self, deployment: Deployment, env: Sequence[tuple[str, SecretText]]) -> bool:
+        """Whether a secret that was tried was unset or replaced before the commit.
+
+        What the store says from the commit on is what each later start of this deployment has.
+        """
+        if not env:
+            return False
+        try:
+            now = dict(await self._store.secrets_for(deployment.id))
+        except Exception:
+            # it is committed and has to serve; its own start says what is wrong
+            logger.exception("deploy.secrets_unread deployment=%s", deployment.id)
+            return True
+        return any(now.get(name) != value for name, value in env)
 
     async def _catch_up(self, deployment: Deployment, env: Mapping[str, object]) -> None:
         """A secret was set while the version was on trial: what runs was started without it."""

@@ -224,7 +224,7 @@ class _Functions:
     async def disable(self, asked: Asked) -> Answer:
         project, id_ = project_of(asked), asked.path["deployment_id"]
         old = await self._store.find_deployment(project.id, deployment_id=id_)
-        disabled = None if old is None else await self._deploys.disable(project, old)
+        disabled = None if old is None else await self._deploys.disable(project, old, asked.still)
         if disabled is None:
             raise faults.DEPLOYMENT_NOT_FOUND.refuse(
                 f"no deployment has the id {id_[:64]!r}", {"resource": "deployment", "id": id_[:64]}
@@ -234,7 +234,7 @@ class _Functions:
     async def delete(self, asked: Asked) -> Answer:
         name = asked.path["name"]
         confirmed(asked, name)
-        count = await self._deploys.delete(project_of(asked), name)
+        count = await self._deploys.delete(project_of(asked), name, asked.still)
         if count is None:
             raise _no_function(name)
         return Answer(

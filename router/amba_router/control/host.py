@@ -66,8 +66,13 @@ class Host(Protocol):
         """End a version that never served. Idempotent."""
         ...
 
-    def activate(self, deployment: Deployment, trial: Trial) -> None:
-        """Let it serve: the route and its rate limit switch at once; the version before drains."""
+    def activate(self, deployment: Deployment, trial: Trial, *, stale: bool = False) -> None:
+        """Let it serve: the route and its rate limit switch at once; the version before drains.
+
+        Args:
+            stale: what was tried has secrets that the deployment has not: it serves from an
+                isolate of its own, which reads them anew.
+        """
         ...
 
     def remove(self, project_id: str, name: str) -> None:

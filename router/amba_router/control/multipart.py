@@ -6,6 +6,7 @@ Source: contract D.2; RFC 7578; RFC 2046 section 5.1.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -72,6 +73,8 @@ async def read_upload(body: Body) -> Upload:
 
     parts = _Parts()
     parser = MultipartParser(_boundary(body.content_type), parts.callbacks())
+    # it would tell the log of each byte that is wrong; the caller is told
+    parser.logger = logging.Logger("multipart", logging.CRITICAL)
     async for chunk in body.chunks():
         try:
             parser.write(chunk)

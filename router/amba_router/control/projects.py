@@ -118,6 +118,7 @@ class _Projects:
         self._store = services.store
         self._host = services.host
         self._directory = services.directory
+        self._pushes = services.pushes
         self._turns = services.turns
 
     async def create(self, asked: Asked) -> Answer:
@@ -200,6 +201,7 @@ class _Projects:
                 raise gone()
             self._directory.remove_project(id_)
             self._host.remove_project(id_)
+            self._pushes.forget_project(id_)
         return Answer(200, DeletedAnswer(Deleted(id_, deleted=True)))
 
     async def provisioning(self, asked: Asked) -> Answer:

@@ -1,4 +1,4 @@
-"""Secrets on their way into running isolates: pushed at once, tried again, told honestly.
+"""Secrets on their way into running isolates: pushed until they are there, told honestly.
 
 A set value is in the store first; whatever starts later has it. What this keeps is only what is
 not there yet, so it is empty after a restart. Source: contract C.2 (sync status; within 1 s).
@@ -7,6 +7,7 @@ not there yet, so it is empty after a restart. Source: contract C.2 (sync status
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -73,6 +74,14 @@ class Pushes:
         if task is not None:
             task.cancel()
 
+    def forget_project(self, project_id: str) -> None:
+        """The project is deleted."""
+        self._epochs.pop(project_id, None)
+        for key in [key for key in self._states if key[0] == project_id]:
+            del self._states[key]
+        for key in [key for key in self._tasks if key[0] == project_id]:
+            self._tasks.pop(key).cancel()
+
     def shown(self, record: SecretRecord) -> SecretRecord:
         """The record with how far its value has got."""
         state = self._states.get((record.project_id, record.function, record.name))
@@ -95,7 +104,7 @@ class Pushes:
             await asyncio.gather(before, return_exceptions=True)
         project_id, function, name = key
         wait_s = limits.SECRET_PUSH_AGAIN_S.value
-        for attempt in range(1, limits.SECRET_PUSH_TRIES.value + 1):
+        for attempt in itertools.count(1):
             self._states[key] = _State("syncing", attempt, _FAILED if attempt > 1 else None)
             try:
                 await self._host.push_secret(project_id, function, name, value)
@@ -106,17 +115,15 @@ class Pushes:
                     *(project_id, function, name, attempt, type(error).__name__),
                 )
                 self._states[key] = _State("sync_failed_retrying", attempt, _FAILED)
-                await self._clock.sleep(wait_s)
-                wait_s *= 2
-                continue
-            break
+            else:
+                return
+            await self._clock.sleep(wait_s)
+            wait_s = min(wait_s * 2, limits.SECRET_PUSH_SLOWEST_S.value)
 
     def _forget(self, key: _Key, task: asyncio.Task[None]) -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key]
-            state = self._states.get(key)
-            if state is not None and state.status != "sync_failed_retrying":
-                del self._states[key]
+            self._states.pop(key, None)
 
 
 _FAILED = "a running isolate could not be told; its next start has the value"

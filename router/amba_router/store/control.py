@@ -108,6 +108,17 @@ class ControlStore:
         """A new PAT, told here and never again: only its SHA-256 is stored."""
         return await self._credentials.add_pat(developer_id)
 
+    async def mint_first_pat(self, developer_id: str) -> str | None:
+        """The token of a new state directory: another one at each call until `first_pat_told`.
+
+        Those before it hold too, up to `limits.UNTOLD_PATS`: somebody may have seen them.
+        """
+        return await self._credentials.mint_first_pat(developer_id)
+
+    async def first_pat_told(self) -> None:
+        """Somebody was shown the token."""
+        await self._credentials.first_pat_told()
+
     async def revoke_pat(self, pat_id: str) -> bool:
         """Forget a PAT. Args: pat_id: lower-case hex of its SHA-256, as in `Snapshot.pats`."""
         return await self._credentials.revoke_pat(pat_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select
+from sqlalchemy import Connection, Row, delete, exists, insert, select, update
 
 from amba_router.store.control_records import (
     ApiKey,
@@ -18,7 +18,7 @@ from amba_router.store.control_records import (
     Credentials,
     KeyType,
 )
-from amba_router.store.schema import api_keys, credentials, pats, projects
+from amba_router.store.schema import amba_meta, api_keys, credentials, pats, projects
 from amba_router.store.sealing import Sealer
 from amba_router.store.state import State
 from amba_runtime import entropy, limits
@@ -32,6 +32,10 @@ MINT = {
     CredentialKind.HEADER_SIGNING_SECRET: entropy.signing_secret,
     CredentialKind.SESSION_KEY: entropy.session_key,
 }
+
+_FIRST_PAT = "first_pat"
+"""Row of `amba_meta`: `told`, or the hashes of tokens that nobody may have seen yet."""
+_TOLD = "told"
 
 
 class CredentialRows:
@@ -67,6 +71,32 @@ class CredentialRows:
         }
         await self._database.write(lambda c: c.execute(insert(pats).values(row)))
         return value
+
+    async def mint_first_pat(self, developer_id: str) -> str | None:
+        value = entropy.pat()
+        hash_ = hashlib.sha256(value.encode()).digest()
+        now_ms = int(self._clock.time_s() * 1000)
+
+        def work(c: Connection) -> str | None:
+            meta = amba_meta
+            known = c.scalar(select(meta.c.value).where(meta.c.name == _FIRST_PAT))
+            if known == _TOLD:
+                return None
+            untold = [*(known or "").split(), hash_.hex()]
+            # somebody may have seen an earlier one after all: it holds, within a bound
+            for old in untold[: -limits.UNTOLD_PATS.value]:
+                c.execute(delete(pats).where(pats.c.hash == bytes.fromhex(old)))
+            untold = untold[-limits.UNTOLD_PATS.value :]
+            c.execute(insert(pats).values(hash=hash_, developer_id=developer_id, created_ms=now_ms))
+            c.execute(delete(meta).where(meta.c.name == _FIRST_PAT))
+            c.execute(insert(meta).values(name=_FIRST_PAT, value=" ".join(untold)))
+            return value
+
+        return await self._database.write(work)
+
+    async def first_pat_told(self) -> None:
+        statement = update(amba_meta).where(amba_meta.c.name == _FIRST_PAT).values(value=_TOLD)
+        await self._database.write(lambda c: c.execute(statement))
 
     async def revoke_pat(self, pat_id: str) -> bool:
         try:

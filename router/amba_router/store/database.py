@@ -145,8 +145,11 @@ def _prepare(engine: Engine, path: Path) -> int | None:
     All in one transaction, the version last: a crash leaves the old one or the new one.
     """
     with engine.begin() as connection:
-        found = _version(connection)
+        found = _version(connection, path)
         if found is None:
+            if _has_blobs(path.parent):
+                # a new one would count them all as garbage
+                raise damaged(path.parent, "it is missing or empty, and blobs/ is not")
             schema.metadata.create_all(connection)
             connection.execute(
                 insert(schema.amba_meta).values(name="schema_version", value=str(schema.VERSION))
@@ -186,9 +189,18 @@ def _check(connection: Connection, path: Path) -> None:
             raise damaged(path.parent, said[0])
 
 
-def _version(connection: Connection) -> int | None:
+def _version(connection: Connection, path: Path) -> int | None:
     if not inspect(connection).has_table("amba_meta"):
         return None
     meta = schema.amba_meta
     found = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
-    return None if found is None else int(found)
+    if found is None:
+        return None
+    if not (found.isascii() and found.isdigit()):
+        raise damaged(path.parent, f"its schema version is {found[:40]!r}")
+    return int(found)
+
+
+def _has_blobs(folder: Path) -> bool:
+    """Whether a blob lies beside the database."""
+    return next(folder.glob("blobs/[0-9a-f][0-9a-f]/*"), None) is not None

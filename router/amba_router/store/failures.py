@@ -83,7 +83,7 @@ def damaged(folder: Path, what: str) -> UserError:
     return UserError(
         UserCode.STATE_DAMAGED,
         f"{folder / 'amba.db'} cannot be used as the database of a state folder: {what}",
-        hint="restore a snapshot, or start afresh with: amba-run state reset",
+        hint="restore the whole state directory from a copy, or start with another: --state DIR",
     )
 
 

@@ -75,6 +75,12 @@ def command(
         refused = sum(not function.ok for function in report.functions)
         count = len(report.functions)
         click.echo(f"{out}: {count} functions, {refused} refused", err=True)
+    if not report.functions:
+        from amba_bundler.messages import printable
+
+        under = printable(", ".join(map(str, paths)))
+        said = f"warning: nothing was checked: no functions were found under {under}"
+        click.echo(said.encode(errors="replace"), err=True)
     return 0 if report.ok else 1
 
 

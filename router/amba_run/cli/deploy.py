@@ -55,12 +55,17 @@ def command(
 
     limit = rate_limit_of(rate_limit_window, rate_limit_max, rate_limit_key)
     client = None if dry_run else find_api(api=api, token=token, project=project)
+    click.echo(f"bundling {entry}", err=True)
     packed = asyncio.run(package(entry, name=name, rate_limit=limit, bundle_it=not no_bundle))
     for warning in packed.warnings:
         click.echo(f"warning: {warning}", err=True)
     if client is None:
         return _told_dry(packed, json_=json_)
+    size = packed.bundle.bytes_gzip()
+    click.echo(f"uploading {packed.name}: {size:,} bytes compressed, to {client.origin}", err=True)
     answer = client.upload(client.at("functions", "deploy"), parts_of(packed))
+    for warning in answer.get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
     if json_:
         print_json(answer)
         return 0

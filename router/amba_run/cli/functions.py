@@ -138,10 +138,12 @@ def logs(
     start = since_ms(since, now_ms=int(clock.time_s() * 1000))
     while True:
         asked = iso(start / 1000) if start is not None else None
-        answer = client.get(client.at("functions", name, "logs"), since=asked, limit=limit)
+        answer = client.get(
+            client.at("functions", name, "logs"), since=asked, limit=limit, request_id=request_id
+        )
         data: Row = answer["data"]
         events: list[Row] = data["events"][::-1]
-        _print_events([e for e in events if request_id in (None, e.get("RequestId"))], json_=json_)
+        _print_events(events, json_=json_)
         if data.get("truncated"):
             click.echo("older events were left out: raise --limit or --since", err=True)
         if not follow:
@@ -149,8 +151,8 @@ def logs(
         newest = max((int(e["EventTimestampMs"]) for e in events), default=None)
         if newest is not None:
             start = newest + 1
-        elif start is None:
-            start = int(clock.time_s() * 1000)
+        elif start is None:  # by the server's clock: ours may differ
+            start = since_ms(str(data["until"]), now_ms=0)
         limit = limits.LOGS_PAGE.value
         asyncio.run(clock.sleep(limits.LOGS_POLL_S.value))
 

@@ -140,6 +140,25 @@ def test_sarif_paths_are_uris() -> None:
     assert results[1]["locations"][0]["physicalLocation"]["region"]["startColumn"] == 1
 
 
+def test_sarif_takes_any_file_name() -> None:
+    """One that is not UTF-8 gives a log all the same; a URL of a map stays a URL."""
+    files = (
+        "latin\udce9.mjs",
+        "/abs/\ud800.ts",
+        "webpack://app/./a b.ts?ab%20c%",
+        "file:///x/a.ts",
+    )
+    told = tuple(Violation("SYNTAX_ERROR", "m\udce9", "", file=file) for file in files)
+    results = sarif(Report((FunctionReport("a", "a", violations=told),)))["runs"][0]["results"]
+    places = [r["locations"][0]["physicalLocation"]["artifactLocation"] for r in results]
+    assert places == [
+        {"uri": "latin%3F.mjs", "uriBaseId": "%SRCROOT%"},
+        {"uri": "file:///abs/%3F.ts"},
+        {"uri": "webpack://app/./a%20b.ts?ab%20c%25"},
+        {"uri": "file:///x/a.ts"},
+    ]
+
+
 def test_junit_has_a_case_per_function() -> None:
     """All violations of one function are one failure; the stricter schema's parts are there."""
     root = ElementTree.fromstring(render(REPORT, "junit", version="0.1.0"))  # noqa: S314  our own
@@ -182,6 +201,16 @@ def test_annotations_name_file_line_and_column() -> None:
     worst = render(WORST, "github", version="0.1.0")
     assert worst.count("\n") == 6
     assert "%250A%2C%3A%0D%0Ab" in worst.splitlines()[1]
+
+
+def test_annotations_steer_no_terminal() -> None:
+    """A file's name may hold an escape or turn the line around (reliability.md C8)."""
+    odd = "a\x1b[2J\u202eb\udce9"
+    told = (Violation("SYNTAX_ERROR", odd, odd, file=odd),)
+    report = Report((FunctionReport(odd, odd, violations=told, warnings=(odd,)),), warnings=(odd,))
+    text = render(report, "github", version="0.1.0")
+    assert text.count("a\ufffd[2J\ufffdb\ufffd") == 8
+    assert not {"\x1b", "\u202e", "\udce9"} & set(text)
 
 
 def test_json_has_the_published_keys() -> None:

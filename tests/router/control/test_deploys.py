@@ -312,6 +312,87 @@ def test_a_secret_that_is_set_during_a_trial_is_not_missed(tmp_path: Path) -> No
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_secret_that_is_unset_during_a_trial_is_not_served(tmp_path: Path, again: bool) -> None:
+    """What was tried with it is not what serves: the version never has it (C.2); with another
+    value since, the version has that one."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            id_ = (await world.project())["id"]
+            base = f"/v1/admin/projects/{id_}/secrets"
+            for name in ("GONE", "KEPT"):
+                await world.post(base, {"name": name, "value": "1"})
+            await world.deploy(id_, "steady")
+            world.host.gate = asyncio.Event()
+            upload = asyncio.create_task(world.deploy(id_))
+            await world.host.tried(2)
+            await world.delete(f"{base}/GONE")
+            if again:
+                await world.post(base, {"name": "GONE", "value": "2"})
+            world.host.gate.set()
+            deployed = (await upload).data
+            assert world.host.trials[1].env == {"GONE": "1", "KEPT": "1"}
+            assert world.host.stale == ["hello"]
+            has = {name: v.reveal() for name, v in await world.store.secrets_for(deployed["id"])}
+            assert has == {"KEPT": "1", **({"GONE": "2"} if again else {})}
+
+    asyncio.run(main())
+
+
+def test_a_deploy_that_is_committed_serves_whatever_the_secrets_are(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Secrets that cannot be read after the commit do not part commit and switch (I2)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            id_ = (await world.project())["id"]
+            await world.post(f"/v1/admin/projects/{id_}/secrets", {"name": "KEY", "value": "1"})
+
+            async def fail(_: str) -> Any:
+                raise InternalError(InternalCode.SECRET_DAMAGED, "KEY")
+
+            monkeypatch.setattr(world.store, "secrets_for", fail)
+            assert (await world.deploy(id_)).status == 201
+            assert world.host.serving[id_, "hello"].version == 1
+            assert world.host.stale == ["hello"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["delete", "disable"])
+def test_what_waits_is_not_done_for_a_credential_that_is_revoked(tmp_path: Path, what: str) -> None:
+    """A delete or disable behind a deploy asks again when its turn comes (D11)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            project = await world.project()
+            id_, key = project["id"], project["api_keys"]["server"]
+            first = (await world.deploy(id_)).data["id"]
+            world.host.gate = asyncio.Event()
+            upload = asyncio.create_task(world.deploy(id_))
+            await world.host.tried(2)
+            base = f"/v1/admin/projects/{id_}/functions"
+            method, path = {
+                "delete": ("DELETE", f"{base}/hello?confirm=hello"),
+                "disable": ("POST", f"{base}/deployments/{first}/disable"),
+            }[what]
+            waiting = asyncio.create_task(world.ask(method, path, token=key["key"]))
+            # answered in order: the one that waits has got as far as it can
+            for _ in range(3):
+                assert (await world.get(f"{base}/deployments")).status == 200
+            assert not waiting.done()
+            await world.delete(f"/v1/admin/projects/{id_}/api-keys/{key['id']}")
+            world.host.gate.set()
+            assert (await upload).status == 201
+            assert (await waiting).said == (401, "INVALID_TOKEN")
+            assert world.host.serving[id_, "hello"].version == 2
+            assert await states(world, id_) == [(2, "active"), (1, "superseded")]
+
+    asyncio.run(main())
+
+
 def test_disabling_one_deployment(tmp_path: Path) -> None:
     """The active one ends, 404 from then on; a superseded one is marked alone (D.4)."""
 

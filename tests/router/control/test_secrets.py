@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from tests.router.control.world import World
 
+from amba_router.control.pushes import Pushes
+from amba_runtime.secret import SecretText
+
 
 def said(tmp_path: Path, body: object) -> tuple[int, str]:
     """What POST .../secrets answers."""
@@ -219,8 +222,8 @@ def test_a_newer_value_ends_the_push_of_an_older_one(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_pushes_end_with_tries_and_with_the_app(tmp_path: Path) -> None:
-    """A push that never works is given up and stays told; unset or closed ends it (limits)."""
+def test_a_push_goes_on_until_it_is_told_or_has_nobody_to_tell(tmp_path: Path) -> None:
+    """`sync_failed_retrying` is true while it is shown; told, unset or closed ends it (C.2)."""
 
     async def main() -> None:
         async with World(tmp_path) as world:
@@ -231,11 +234,17 @@ def test_pushes_end_with_tries_and_with_the_app(tmp_path: Path) -> None:
             await world.host.push_tried(1)
             await world.clock.advance(100)
             await setting
-            assert world.host.push_tries == 8
+            assert world.host.push_tries == 9
             row = (await world.get(f"{base}/sync")).data[0]
-            assert (row["sync_status"], row["attempts"]) == ("sync_failed_retrying", 8)
-            await world.delete(f"{base}/A")
+            assert (row["sync_status"], row["attempts"]) == ("sync_failed_retrying", 9)
+            await world.clock.advance(120)
+            row = (await world.get(f"{base}/sync")).data[0]
+            assert (row["sync_status"], row["attempts"]) == ("sync_failed_retrying", 11)
+            world.host.pushes_fail = 0
+            await world.clock.advance(60)
+            assert world.host.pushed == [(None, "A", "1")]
             assert (await world.get(f"{base}/sync")).data == []
+            world.host.pushes_fail, world.host.push_tries = 10**6, 8
             setting = asyncio.create_task(world.post(base, {"name": "B", "value": "1"}))
             await world.host.push_tried(9)
             await world.clock.advance(0.5)
@@ -245,5 +254,43 @@ def test_pushes_end_with_tries_and_with_the_app(tmp_path: Path) -> None:
             await world.host.push_tried(11)
             await world.clock.advance(0.5)
             await setting
+
+    asyncio.run(main())
+
+
+def test_a_deleted_project_has_nothing_on_its_way(tmp_path: Path) -> None:
+    """Its pushes end, and nothing is kept for a project that is gone (house rule: bounded)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            id_, other = (await world.project())["id"], (await world.project("B"))["id"]
+            pushes = Pushes(world.host, world.clock)
+            world.host.pushes_fail = 10**6
+            setting = [
+                asyncio.create_task(pushes.push(of, None, "A", SecretText("1")))
+                for of in (id_, other)
+            ]
+            await world.host.push_tried(2)
+            await world.clock.advance(0.5)
+            await asyncio.gather(*setting)
+            record = await world.store.set_secret(id_, "A", SecretText("1"), None)
+            assert pushes.shown(record).sync_status == "sync_failed_retrying"
+            assert (pushes.epoch(id_), pushes.epoch(other)) == (1, 1)
+            tries = world.host.push_tries
+            pushes.forget_project(id_)
+            assert pushes.shown(record) == record
+            assert (pushes.epoch(id_), pushes.epoch(other)) == (0, 1)
+            await world.clock.advance(0.5)
+            assert world.host.push_tries == tries + 1
+            await pushes.close()
+
+            world.host.push_tries = 0
+            base = f"/v1/admin/projects/{id_}/secrets"
+            asked = asyncio.create_task(world.post(base, {"name": "A", "value": "1"}))
+            await world.host.push_tried(1)
+            await world.delete(f"/v1/admin/projects/{id_}?confirm=shop")
+            await asked
+            await world.clock.advance(100)
+            assert world.host.push_tries == 1
 
     asyncio.run(main())

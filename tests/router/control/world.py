@@ -53,6 +53,7 @@ class FakeHost:
     """Runs nothing; remembers what it was told.
 
     Attributes:
+        stale: the names of functions whose trial had secrets that were gone.
         gate: while it is set, a trial waits for it.
         pushes_fail: so many pushes still raise.
     """
@@ -68,6 +69,7 @@ class FakeHost:
     pushed: list[tuple[str | None, str, str]] = field(
         default_factory=lambda: list[tuple[str | None, str, str]]()
     )
+    stale: list[str] = field(default_factory=lambda: list[str]())
     gate: asyncio.Event | None = None
     pushes_fail: int = 0
     push_tries: int = 0
@@ -124,7 +126,9 @@ class FakeHost:
         assert isinstance(trial, FakeTrial)
         self.discarded.append(trial)
 
-    def activate(self, deployment: Deployment, trial: Trial) -> None:
+    def activate(self, deployment: Deployment, trial: Trial, *, stale: bool = False) -> None:
+        if stale:
+            self.stale.append(deployment.name)
         self.serving[deployment.project_id, deployment.name] = deployment
 
     def remove(self, project_id: str, name: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.router.store.world import opened, project
 
 from amba_router.store.control_records import Credential, CredentialKind, Credentials
+from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
 
 
@@ -112,5 +113,27 @@ def test_pats_are_known_by_their_hash(tmp_path: Path) -> None:
             assert not await store.revoke_pat(pat_id)
             assert not await store.has_pat()
             assert (await store.snapshot()).pats == ()
+
+    asyncio.run(main())
+
+
+def test_the_first_pat_is_minted_until_it_was_told(tmp_path: Path) -> None:
+    """A start that was killed before its line was read locks nobody out (issue 3, item 5)."""
+
+    async def main() -> None:
+        minted: list[str] = []
+        for _ in range(limits.UNTOLD_PATS.value + 1):
+            async with opened(tmp_path) as store:
+                pat = await store.mint_first_pat("d-1")
+                assert pat is not None
+                minted.append(pat)
+        async with opened(tmp_path) as store:
+            known = {hash_ for hash_, _ in (await store.snapshot()).pats}
+            # somebody may have seen any of them; the oldest goes once there are too many
+            assert known == {hashlib.sha256(p.encode()).digest() for p in minted[1:]}
+            await store.first_pat_told()
+        async with opened(tmp_path) as store:
+            assert await store.mint_first_pat("d-1") is None
+            assert len((await store.snapshot()).pats) == limits.UNTOLD_PATS.value
 
     asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,35 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a database") as caught:
         Database(path)
     assert caught.value.code is UserCode.STATE_DAMAGED
-    assert "state reset" in caught.value.hint
+    assert "from a copy" in caught.value.hint
+
+
+@pytest.mark.parametrize("version", ["two", "", "-1", "²"])
+def test_a_version_that_is_none_is_damage(tmp_path: Path, version: str) -> None:
+    """Not a traceback (row 11)."""
+    path = tmp_path / "amba.db"
+    Database(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE amba_meta SET value = ? WHERE name = 'schema_version'", [version]
+        )
+    with pytest.raises(UserError, match="schema version") as caught:
+        Database(path)
+    assert caught.value.code is UserCode.STATE_DAMAGED
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_lost_database_beside_blobs_is_damage(tmp_path: Path, *, empty: bool) -> None:
+    """A new one would have every bundle swept away: a restore half done loses nothing (I8)."""
+    path = tmp_path / "amba.db"
+    blob = tmp_path / "blobs" / "ab" / ("ab" + "0" * 62)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"a bundle")
+    if empty:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="blobs/") as caught:
+        Database(path)
+    assert caught.value.code is UserCode.STATE_DAMAGED
+    assert blob.read_bytes() == b"a bundle"
+    blob.unlink()
+    Database(path).close()

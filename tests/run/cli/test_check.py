@@ -141,6 +141,75 @@ def test_finished_bundles_are_taken_as_they_are(command: Command, tmp_path: Path
     assert (bad["code"], bad["file"], bad["line"]) == ("NOT_UTF8", "dist/c.js", 1)
 
 
+def test_a_map_with_half_a_surrogate_pair_is_no_trouble(command: Command, tmp_path: Path) -> None:
+    """The verdict is that of the upload (issue 3 item 1; reliability.md D6)."""
+    source_map = r'{"version":3,"sources":["\ud800.ts"],"names":[],"mappings":"AAAA;AACA"}'
+    write(tmp_path, {"a.js": ZOD, "a.js.map": source_map})
+    for format_ in ("json", "text", "sarif", "github", "junit"):
+        done = command("check", "--static", "--no-bundle", "a.js", "--format", format_)
+        assert done.code == 1
+        assert "EXTERNAL_IMPORT" in done.out
+    (left,) = functions(command("check", "--static", "--no-bundle", "a.js", "--json").out)["a"][
+        "violations"
+    ]
+    assert left["file"] == "\ufffd.ts"
+
+
+def test_a_file_name_that_is_not_utf_8_is_no_trouble(command: Command, tmp_path: Path) -> None:
+    """In every form a report has."""
+    try:
+        write(tmp_path, {os.fsdecode(b"dist/latin\xe9.mjs"): ZOD})
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    for format_ in ("json", "text", "sarif", "github", "junit"):
+        done = command("check", "--static", "--no-bundle", "dist", "--format", format_)
+        assert (done.code, done.err) == (1, "")
+        assert "EXTERNAL_IMPORT" in done.out
+    (report,) = functions(
+        command("check", "--static", "--no-bundle", "dist", "--json").out
+    ).values()
+    assert report["entry"] == report["violations"][0]["file"] == "dist/latin\ufffd.mjs"
+
+
+@pytest.mark.parametrize("source", ["webpack://app/./src/index.ts?abcd", "file:///src/index.ts"])
+def test_a_url_in_a_map_stays_one(command: Command, tmp_path: Path, source: str) -> None:
+    """As webpack writes them: no path of the project."""
+    source_map = {"version": 3, "sources": [source], "names": [], "mappings": "AAAA;AACA"}
+    write(tmp_path, {"m/a.js": ZOD, "m/a.js.map": json.dumps(source_map)})
+    done = command("check", "--static", "--no-bundle", "m/a.js", "--json")
+    (left,) = functions(done.out)["a"]["violations"]
+    assert (left["file"], left["chain"]) == (source, [source])
+
+
+def test_only_regular_files_of_a_folder_are_bundles(command: Command, tmp_path: Path) -> None:
+    """A folder or pipe is told and passed over; the ending counts in any case."""
+    write(tmp_path, {"dist/a.js": FINE, "dist/UPPER.MJS": FINE, "dist/dir.js/x": ""})
+    os.mkfifo(tmp_path / "dist/p.js")
+    os.mkfifo(tmp_path / "dist/a.js.map")
+    done = command("check", "--static", "--no-bundle", "dist", "--json")
+    assert done.code == 0
+    assert set(functions(done.out)) == {"a", "UPPER"}
+    assert [w.split(" is skipped")[0] for w in json.loads(done.out)["warnings"]] == [
+        "dist/dir.js",
+        "dist/p.js",
+    ]
+    named = command("check", "--static", "--no-bundle", "dist/p.js")
+    assert named.code == 1
+    assert "error [ENTRY_NOT_FOUND]" in named.err
+
+
+def test_what_the_build_warns_of_is_told(command: Command, tmp_path: Path) -> None:
+    """With its place, of a function that passes and of one that does not, as `deploy` does."""
+    odd = "\nconst odd = { a: 1, a: 2 };\n"
+    write(tmp_path, {"fns/a.js": FINE + odd, "fns/b.js": "import 'zod';" + FINE + odd})
+    done = command("check", "--static", "--json", "fns")
+    found = functions(done.out)
+    assert found["a"]["violations"] == []
+    for name in ("a", "b"):
+        (warning,) = found[name]["warnings"]
+        assert warning.startswith(f'fns/{name}.js:2: Duplicate key "a"')
+
+
 def test_an_import_left_is_a_result_with_rule_file_and_line(
     command: Command, tmp_path: Path
 ) -> None:
@@ -285,7 +354,7 @@ def test_a_report_that_is_too_long_is_not_read(
 
 
 def test_nothing_to_check_is_warned_of(command: Command, tmp_path: Path) -> None:
-    """As is a file that was passed over; neither is a refusal."""
+    """As is a file that was passed over; neither is a refusal, but it shows in a log."""
     write(tmp_path, {"fns/Bad.ts": FINE})
     done = command("check", "--static", "--json", "fns")
     assert done.code == 0
@@ -293,6 +362,7 @@ def test_nothing_to_check_is_warned_of(command: Command, tmp_path: Path) -> None
     assert report["functions"] == []
     assert "is skipped" in report["warnings"][0]
     assert report["warnings"][-1] == "no functions were found"
+    assert done.err == "warning: nothing was checked: no functions were found under fns\n"
 
 
 def test_a_function_named_twice_is_checked_once(command: Command, tmp_path: Path) -> None:

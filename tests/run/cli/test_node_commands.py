@@ -130,10 +130,14 @@ def test_settings_go_with_the_upload(
     (tmp_path / "amba.toml").write_text(
         "[limits]\nidle_ms = 9000\n[functions.limited]\n"
         'rate_limit = { window = "60s", max = 5, key = "ip" }\n'
+        'schedules = [{ cron = "0 3 * * *" }]\n'
         "[functions.limited.limits]\nfirst_byte_ms = 2000\n"
     )
     entry = str(save("one", "limited.js"))
-    row = value(call("deploy", entry, "--json"))["data"]
+    done = call("deploy", entry, "--json")
+    assert "warning: schedules are not acted on in this release" in done.err
+    assert "uploading limited: " in done.err
+    row = value(done)["data"]
     assert row["rate_limit"] == {"window": "60s", "max": 5, "key": "ip"}
     assert row["limits"] == {"idle_ms": 9000, "first_byte_ms": 2000}
     options = ("--rate-limit-window", "1h", "--rate-limit-max", "9", "--rate-limit-key", "user_id")
