@@ -20,7 +20,8 @@ def write(report: Report, version: str) -> str:
     refused = sum(not function.ok for function in report.functions)
     count = len(report.functions)
     noun = "function" if count == 1 else "functions"
-    said = f"{refused} of {count} {noun} refused" if refused else f"{count} {noun} pass"
+    passes = "passes" if count == 1 else "pass"
+    said = f"{refused} of {count} {noun} refused" if refused else f"{count} {noun} {passes}"
     lines.append(said)
     return "".join(f"{line}\n" for line in lines)
 

@@ -254,7 +254,7 @@ def test_text_tells_people_all() -> None:
         "       warning: near its limit",
         "1 of 3 functions refused",
     ]
-    assert render(Report((GOOD,)), "text", version="0").endswith("1 function pass\n")
+    assert render(Report((GOOD,)), "text", version="0").endswith("1 function passes\n")
 
 
 def test_text_steers_no_terminal() -> None:
