@@ -120,7 +120,7 @@ class Judge:
             1,
             _dummy_env(),
             storage,
-            startup_ms=limits_.startup_ms,
+            limits=limits_,
         )
         if compatibility_date is not None:
             manifest = replace(manifest, compatibility_date=compatibility_date)

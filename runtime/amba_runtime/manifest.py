@@ -8,6 +8,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NewType
 
+from amba_runtime.limits import FunctionLimits
+
 ProjectId = NewType("ProjectId", str)
 FunctionName = NewType("FunctionName", str)
 UserId = NewType("UserId", str)
@@ -59,7 +61,7 @@ class Manifest:
     Attributes:
         env: the text bindings, in order: platform strings first, then secrets.
         storage: the function gets `STORAGE`.
-        startup_ms: CPU time its top level may take (limits.SETTINGS).
+        limits: what it may use; a slot puts in those in force for its function.
     """
 
     project_id: ProjectId
@@ -68,4 +70,4 @@ class Manifest:
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     storage: bool = True
     compatibility_date: str = "2026-01-01"
-    startup_ms: int = 1000
+    limits: FunctionLimits = field(default_factory=FunctionLimits.hosted)

@@ -63,6 +63,24 @@ ANSWERS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit that was passed, or is near: its setting's name, and figures in that unit."""
+
+    limit: str
+    used: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why an isolate ended: the outcome of what it was at, the reason for our log, the limit."""
+
+    outcome: Outcome
+    reason: str
+    breach: Breach | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """One console call. `message` holds the arguments as JSON values; untrusted."""
 

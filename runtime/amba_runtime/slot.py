@@ -26,7 +26,7 @@ from amba_runtime.engine.base import (
 from amba_runtime.errors import AmbaRunError, InternalCode, InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, Manifest
-from amba_runtime.outcome import Tell
+from amba_runtime.outcome import Ended, Tell
 from amba_runtime.room import AnyRoom, Env, Kept, Overloaded, Resting, Room
 from amba_runtime.supervisor import Backoff
 from amba_runtime.wire import Handler, WireError
@@ -62,7 +62,7 @@ class Slot:
         kept: Kept | None = None,
         room: Room | None = None,
     ) -> None:
-        self.manifest = replace(manifest, startup_ms=limits_.startup_ms)
+        self.manifest = replace(manifest, limits=limits_)
         self.name_bytes = manifest.name.encode()
         self.bundle = bundle
         self.limits = limits_
@@ -196,8 +196,8 @@ class Slot:
 
     # life
 
-    def _died(self, reason: str) -> None:
-        self.last_death = reason
+    def _died(self, ended: Ended) -> None:
+        self.last_death = ended.reason
         self._death.set()
         self.cpu_seen_s = 0.0
         if self._isolate is not None:

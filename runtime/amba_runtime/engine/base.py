@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from amba_runtime import entropy
 from amba_runtime.manifest import Bundle, Manifest
-from amba_runtime.outcome import Event, Tell
+from amba_runtime.outcome import Ended, Event, Tell
 
 if TYPE_CHECKING:  # `check --static` starts nothing, and need not load the wire
     from amba_runtime.wire import Handler, Headers
@@ -28,8 +28,7 @@ class Surroundings:
         egress: answers every `fetch()` the guest makes (absolute-form targets).
         storage: answers the `STORAGE` binding; None leaves it out.
         tell: lines and exceptions written after their invocation was answered; never raises.
-        died: called once with a reason in words when an isolate that has described itself ends
-            unasked.
+        died: called once when an isolate that has described itself ends unasked, or by `kill`.
         mark: makes the name of the header by which an isolate tells us of an invocation one
             that no guest and no upstream can forge.
     """
@@ -37,7 +36,7 @@ class Surroundings:
     egress: Handler
     storage: Handler | None
     tell: Callable[[str, Tell], None]
-    died: Callable[[str], None]
+    died: Callable[[Ended], None]
     mark: str = field(default_factory=entropy.mark)
 
     @property
@@ -126,7 +125,10 @@ class Isolate(Protocol):
     """One loaded version, memory of its own. Raises wire.WireError where the engine is gone.
 
     `configure` gives text bindings new values, for later invocations. `pending` is how many
-    promises given to `waitUntil` have not settled.
+    promises given to `waitUntil` have not settled. `ping` returns once the thread that runs
+    JavaScript is free. `cpu_s` is that thread's CPU time, `memory_bytes` what the isolate holds
+    that it shares with nobody; None where the system does not say. `kill` ends it at once: its
+    `died` is told what it was given, and requests under way break off.
     """
 
     @property
@@ -142,6 +144,9 @@ class Isolate(Protocol):
     async def configure(self, values: Mapping[str, str]) -> None: ...
     async def pending(self) -> int: ...
     def cpu_s(self) -> float | None: ...
+    def memory_bytes(self) -> int | None: ...
+    async def ping(self) -> None: ...
+    def kill(self, ended: Ended) -> None: ...
     async def close(self) -> None: ...
 
 

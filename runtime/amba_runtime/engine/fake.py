@@ -14,7 +14,7 @@ from typing import Any
 
 from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
 from amba_runtime.manifest import Bundle, Manifest
-from amba_runtime.outcome import Event, GuestException, Outcome, Tell
+from amba_runtime.outcome import Ended, Event, GuestException, Outcome, Tell
 from amba_runtime.wire import Headers, NothingSentError, WireError, parse_lines
 
 
@@ -198,6 +198,10 @@ class FakeIsolate:
         self.tell_header = surroundings.tell_header
         self.env: dict[str, str] = {}
         self.waiting = 0
+        self.cpu_used_s: float | None = None
+        self.memory_held: int | None = None
+        self.free = asyncio.Event()
+        self.free.set()
         self._surroundings = surroundings
         self._alive = True
 
@@ -247,16 +251,28 @@ class FakeIsolate:
         self._surroundings.tell(request_id, tell)
 
     def cpu_s(self) -> float | None:
-        """Not known."""
-        return None
+        """As much as a test says."""
+        return self.cpu_used_s
+
+    def memory_bytes(self) -> int | None:
+        """As much as a test says."""
+        return self.memory_held
+
+    async def ping(self) -> None:
+        """Returns while `free` is set, as a test says."""
+        await self.free.wait()
 
     def crash(self, reason: str = "the fake engine crashed") -> None:
         """End unasked: exchanges under way break off, and whoever is responsible is told."""
+        self.kill(Ended(Outcome.INTERNAL_ERROR, reason))
+
+    def kill(self, ended: Ended) -> None:
+        """The same, for the reason given."""
         if self._alive:
             self._alive = False
             for exchange in list(self.exchanges):
-                exchange.abort(reason)
-            self._surroundings.died(reason)
+                exchange.abort(ended.reason)
+            self._surroundings.died(ended)
 
     async def close(self) -> None:
         """Idempotent."""

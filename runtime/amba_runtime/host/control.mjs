@@ -8,6 +8,7 @@ export default {
       const [kind, handlers, startup, ...fault] = (await env.GUEST.describe()).split("\n");
       return Response.json({ default: kind, handlers, startup, fault: fault.join(" ") });
     }
+    if (pathname === "/ping") return Response.json({});
     if (pathname === "/pending") return Response.json(await env.GUEST.pending());
     const event = await request.json();
     if (pathname === "/env") return Response.json(await env.GUEST.configure(event));

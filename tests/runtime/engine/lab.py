@@ -16,7 +16,7 @@ from amba_runtime.engine.base import Engine, Exchange, Isolate, Surroundings
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import Tell
+from amba_runtime.outcome import Ended, Tell
 from amba_runtime.wire import Handler, Headers, Request, Response
 
 ROOT = Path(__file__).parents[3]
@@ -57,15 +57,15 @@ class Told:
     """What an isolate told its surroundings."""
 
     late: list[tuple[str, Tell]] = field(default_factory=lambda: list[tuple[str, Tell]]())
-    deaths: list[str] = field(default_factory=lambda: list[str]())
+    deaths: list[Ended] = field(default_factory=lambda: list[Ended]())
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_tell(self, label: str, tell: Tell) -> None:
         self.late.append((label, tell))
         self.news.set()
 
-    def on_death(self, reason: str) -> None:
-        self.deaths.append(reason)
+    def on_death(self, ended: Ended) -> None:
+        self.deaths.append(ended)
         self.news.set()
 
     async def until(self, there: Callable[[], Any], *, within_s: float = 5) -> Any:

@@ -72,7 +72,7 @@ def test_a_crash_is_told_once() -> None:
         exchange = await isolate.exchange()
         isolate.crash("on purpose")
         isolate.crash("again")
-        assert place.told.deaths == ["on purpose"]
+        assert [ended.reason for ended in place.told.deaths] == ["on purpose"]
         begin(exchange)
         with pytest.raises(NothingSentError):
             await exchange.head()

@@ -26,7 +26,7 @@ from amba_runtime.engine.workerd import config
 from amba_runtime.engine.workerd.last_words import last_words, start_failed
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.manifest import HANDLERS, Bundle, Manifest
-from amba_runtime.outcome import Event, Outcome, Tell
+from amba_runtime.outcome import Ended, Event, Outcome, Tell
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from amba_runtime.engine.workerd.engine import WorkerdEngine
 
 logger = logging.getLogger("amba.workerd")
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class WorkerdIsolate:
@@ -68,6 +70,7 @@ class WorkerdIsolate:
         self._stderr_transport: asyncio.BaseTransport | None = None
         self._exited: asyncio.Future[int] = loop.create_future()
         self._closing = False
+        self._verdict: Ended | None = None
         self._described = False
         self._labels: dict[str, Tell] = {}
 
@@ -133,7 +136,7 @@ class WorkerdIsolate:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             reason = f"engine process {self._pid} ended ({how}): {last_words(self._stderr)}"
             logger.warning("%s", reason)
-            self._surroundings.died(reason)
+            self._surroundings.died(self._verdict or Ended(Outcome.INTERNAL_ERROR, reason))
 
     async def close(self) -> None:
         """End the process, wait until it is gone, remove its folder. Idempotent."""
@@ -160,6 +163,24 @@ class WorkerdIsolate:
                 return int(file.read().split(b" ", 1)[0]) / 1e9
         except (OSError, ValueError):
             return None
+
+    def memory_bytes(self) -> int | None:
+        """Memory that is the process's own; None where the system does not say.
+
+        Source: Linux /proc/PID/statm: resident pages less those backed by files or shared.
+        """
+        try:
+            with open(f"/proc/{self._pid}/statm", "rb") as file:
+                fields = file.read().split(b" ", 3)
+            return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def kill(self, ended: Ended) -> None:
+        """End the process now; `died` is told this, whatever its exit code says."""
+        self._verdict = self._verdict or ended
+        if self._pid and not self._exited.done():
+            self._engine.spawner.kill(self._pid)
 
     # requests
 
@@ -251,7 +272,7 @@ class WorkerdIsolate:
         """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        most_s = self._manifest.startup_ms / 1000
+        most_s = self._manifest.limits.startup_ms / 1000
         while True:
             done, _ = await asyncio.wait({ask}, timeout=limits.START_POLL_S.value)
             if done:
@@ -260,7 +281,7 @@ class WorkerdIsolate:
             cpu_s = self.cpu_s() if self.alive else 0.0
             if (wall_s if cpu_s is None else cpu_s) > most_s:
                 raise StartFailed(
-                    f"its start took more than {self._manifest.startup_ms} ms of CPU time",
+                    f"its start took more than {self._manifest.limits.startup_ms} ms of CPU time",
                     fault=StartFault.CPU,
                 )
             if wall_s > limits.START_S.value + most_s:
@@ -291,6 +312,10 @@ class WorkerdIsolate:
         """Promises given to `waitUntil` that have not settled; untrusted. Raises WireError."""
         count = (await self._ask("/pending", None)).get("pending")
         return count if isinstance(count, int) else 0
+
+    async def ping(self) -> None:
+        """Returns once the thread that runs JavaScript has answered. Raises WireError."""
+        await self._ask("/ping", None)
 
     async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
         tell = self._labels.setdefault(label, Tell())

@@ -32,6 +32,7 @@ from amba_runtime import limits
 from amba_runtime.engine.base import StartFailed, StartFault, Surroundings
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalError
+from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import NothingSentError, WireError
@@ -471,7 +472,7 @@ def test_the_reason_of_death_names_the_signal(
         isolate = await lab.serving(FETCH)
         os.kill(pid_of(isolate), sig)
         await lab.told.until(lambda: lab.told.deaths)
-        (reason,) = lab.told.deaths
+        (reason,) = [ended.reason for ended in lab.told.deaths]
         assert f"engine process {pid_of(isolate)} ended" in reason
         assert f"(signal {sig.value})" in reason or "(exit code" in reason
         assert [r.getMessage() for r in caplog.records if r.name == "amba.workerd"] == [reason]
@@ -491,7 +492,7 @@ def test_a_fatal_error_is_told_in_the_engines_words() -> None:
             await exchange.head()
         assert not isinstance(failed.value, NothingSentError)  # it was read: never sent again
         await lab.told.until(lambda: lab.told.deaths)
-        assert "Fatal JavaScript invalid size error" in lab.told.deaths[0]
+        assert "Fatal JavaScript invalid size error" in lab.told.deaths[0].reason
 
     bundle = guest("crash")
     on_workerd(body)
@@ -585,7 +586,12 @@ def test_a_start_that_takes_too_much_cpu_ends_at_its_limit(source: str) -> None:
     """Within half a second of it, and its process with it (reliability.md D8; 2.3)."""
 
     async def body(lab: Lab) -> None:
-        manifest = Manifest(ProjectId("p"), FunctionName("f"), 1, startup_ms=150)
+        manifest = Manifest(
+            ProjectId("p"),
+            FunctionName("f"),
+            1,
+            limits=FunctionLimits.hosted().override({"startup_ms": 150}),
+        )
         around = Surroundings(nowhere, None, lab.told.on_tell, lab.told.on_death)
         isolate = await lab.engine.start(manifest, Bundle.of(source.encode()), around)
         assert isinstance(isolate, WorkerdIsolate)
