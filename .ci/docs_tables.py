@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 def settings_table() -> str:
     """The limits a user can set, from `limits.SETTINGS`."""
     rows = [
-        "| Setting | Unit | Default | Least | Most | Bounds | Source |",
-        "|---|---|---|---|---|---|---|",
+        "| Setting | Unit | Dev | Hosted | Least | Most | Bounds | Source |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for s in limits.SETTINGS:
         default = "off" if s.off and s.dev == 0 else s.dev
         rows.append(
-            f"| `{s.name}` | {s.unit or 'count'} | {default} "
+            f"| `{s.name}` | {s.unit or 'count'} | {default} | {s.hosted} "
             f"| {s.minimum} | {s.maximum} | {s.bounds} | {s.source} |"
         )
     return "\n".join(rows)

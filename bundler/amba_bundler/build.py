@@ -16,10 +16,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from amba_runtime import limits
 from amba_runtime.errors import UserCode
 from amba_runtime.manifest import Bundle
 
-from .esbuild import Esbuild, Reply, Request
+from .esbuild import Esbuild, Overwhelmed, Reply, Request
 from .messages import (
     REMOTE_REFUSED,
     BuildError,
@@ -136,7 +137,14 @@ async def build(
         folder = Path(await asyncio.to_thread(os.path.realpath, options.root))
     minify = ("--minify",) if options.minify is Minify.ON else ()
     request = Request(entry, folder, _FLAGS + minify, _REMOTE, REMOTE_REFUSED)
-    reply = await esbuild.build(request)
+    try:
+        reply = await esbuild.build(request)
+    except Overwhelmed:
+        # was it a pipe, a device, a file without end? Asked file by file, which takes longer
+        request = replace(request, trace=True, file_max=limits.SOURCE_FILE.value)
+        reply = await esbuild.build(request)
+        if not reply.errors:
+            raise
     warnings = read_messages(reply.warnings, folder)
     if reply.errors:
         # Once more, only to learn which files were read: esbuild has no metafile for a failure.
@@ -316,16 +324,20 @@ def _checked_entry(entry: Path, root: Path | None) -> Path:
     missing = UserCode.ENTRY_NOT_FOUND
     try:
         real = Path(os.path.realpath(entry, strict=True))
-        mode = real.stat().st_mode
+        status = real.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise _refused(entry, root, "there is no such file", "Correct the path.", missing) from None
     except OSError as error:
         raise _refused(entry, root, f"cannot be opened: {error.strerror}") from error
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         fix = "Name the file inside it, for example index.ts."
         raise _refused(entry, root, "is a folder, not a file", fix, missing)
     if not stat.S_ISREG(mode):
         raise _refused(entry, root, "is not a regular file", "Name a source file.", missing)
+    if status.st_size > limits.SOURCE_FILE.value:
+        what = f"is larger than {limits.SOURCE_FILE.value // limits.MIB} MiB"
+        raise _refused(entry, root, what, "Name a source file; no bundle may be that large.")
     if real.suffix not in ENTRY_SUFFIXES:
         fix = f"A function is written in one of {' '.join(ENTRY_SUFFIXES)}."
         raise _refused(entry, root, f'is not a script by its name ("{real.suffix}")', fix)

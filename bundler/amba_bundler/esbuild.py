@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ class Request:
         stdin_folder: where they are said to lie.
         imports_max: so many imports are answered; one more ends the build (TooMuch).
         wait_s: the answer is waited for; None takes that of a build.
+        file_max: with `trace`: a file of more bytes, or that is no regular file, is not read and
+            gets an error that names it.
     """
 
     entry: Path
@@ -70,6 +73,7 @@ class Request:
     stdin_folder: str | None = None
     imports_max: int | None = None
     wait_s: float | None = None
+    file_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +364,24 @@ def _answer(value: dict[str, Value], request: Request, read: list[str]) -> Value
             path = value.get("path")
             if isinstance(path, str):
                 read.append(path)
+                if request.file_max is not None and (fault := _trap(path, request.file_max)):
+                    return {"id": 1, "errors": [_said(fault)]}
             return {}
         case "on-start":
             return {"errors": [], "warnings": []}
         case other:
             raise PacketError(f"esbuild asks for {other!r}")
+
+
+def _trap(path: str, most: int) -> str:
+    """What is wrong with a file that has no end, or holds whoever opens it; "" for any other."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""  # esbuild has the words for it
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path} is not a regular file"
+    return f"{path} is larger than {most // limits.MIB} MiB" if status.st_size > most else ""
 
 
 def _said(text: str) -> Value:

@@ -6,6 +6,7 @@ The whole trust decision is `_stamped`. Steps 3 to 12 of architecture.md section
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,20 +15,35 @@ from amba_router.asgi import Receive, Scope, Send
 from amba_router.headers import stamp_lines, strip
 from amba_router.hosts import Site
 from amba_router.journal import Invocation, Journal
-from amba_router.problem import BAD_REQUEST, PAYLOAD_TOO_LARGE, Problem
+from amba_router.problem import BAD_REQUEST, Problem
 from amba_router.relay import Relay, RelayFailed, Whole
 from amba_router.routes import Project
 from amba_router.signing import Stamp
 from amba_router.sockets import relay_socket
+from amba_router.verdicts import (
+    NOT_PASSED_ON,
+    Fields,
+    body_breach,
+    body_length,
+    body_too_large,
+    first_message,
+    head_breach,
+    head_too_large,
+    loop_breach,
+    looping,
+    read_head,
+    stalled,
+)
+from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Exchange, Refused
-from amba_runtime.outcome import ANSWERS, Outcome, Tell
+from amba_runtime.outcome import ANSWERS, Action, Breach, Ended, Outcome, Tell
 from amba_runtime.pool import Overloaded, Resting, Slot
-from amba_runtime.wire import Headers, NothingSentError, WireError, parse_lines, render
+from amba_runtime.trace import Hop
+from amba_runtime.turnstile import Busy
+from amba_runtime.wire import NothingSentError, WireError, parse_lines, render
 
 logger = logging.getLogger("amba.dispatch")
-
-Fields = tuple[tuple[bytes, bytes], ...]
 
 
 def _stamped(
@@ -62,14 +78,22 @@ def _stamped(
 
 
 class Call:
-    """One invocation by HTTP: acquire, invoke, answer, tell."""
+    """One invocation by HTTP: acquire, invoke, answer, tell. An `Underway` of its slot.
+
+    Attributes:
+        ended: why it was ended before its time; set by `end`.
+        relay: what moves it, once it takes the long way.
+    """
 
     __slots__ = (
         "clock",
+        "ended",
         "fields",
+        "hop",
         "journal",
         "now_s",
         "project",
+        "relay",
         "request_id",
         "scope",
         "site",
@@ -91,9 +115,13 @@ class Call:
         *,
         clock: Clock,
         journal: Journal,
+        hop: Hop | None = None,
     ) -> None:
         self.clock = clock
         self.journal = journal
+        self.hop = hop
+        self.ended: Ended | None = None
+        self.relay: Relay | _SocketTask | None = None
         self.project = project
         self.slot = slot
         self.site = site
@@ -115,58 +143,118 @@ class Call:
             self.now_s,
         )
 
+    # as its slot sees it
+
+    @property
+    def begun(self) -> bool:
+        """The answer has begun."""
+        return self.relay is not None and self.relay.begun
+
+    @property
+    def lasting(self) -> bool:
+        """It is a WebSocket."""
+        return isinstance(self.relay, _SocketTask)
+
+    def end(self, ended: Ended) -> None:
+        """See `Underway.end`; one that has no way yet is ended when it gets one."""
+        if self.ended is None:
+            self.ended = ended
+            if self.relay is not None:
+                self.relay.end()
+
+    def breached(self, breach: Breach, action: Action) -> None:
+        """Tell of a limit that it met."""
+        self.journal.breach(self.slot, self.request_id, breach, action)
+
+    # the long way
+
     async def fetch(self, receive: Receive, send: Send) -> None:
-        length = _body_length(self.fields)
+        """Answer one request, whatever that takes."""
+        length = body_length(self.fields)
         if length == -1:
             await BAD_REQUEST.answer(send, self.request_id)
             return
         most = self.slot.limits.request_body_bytes
         if length is not None and length > most:
-            await self.refuse(send, Outcome.CANCELED, _too_large(most))
+            self.breached(body_breach(length, most), "refused")
+            await self.refuse(send, Outcome.CANCELED, body_too_large(most))
+            return
+        if not await self._enter(send):
             return
         slot = self.slot
         try:
-            slot.enter()
+            exchange = await self._begin(length)
         except Overloaded:
+            slot.leave(self)
             await self.refuse(send, Outcome.LOAD_SHED, None)
             return
-        try:
-            exchange = await self._begin(length)
-        except (Overloaded, TimeoutError) as error:
-            slot.leave()
-            outcome = (
-                Outcome.LOAD_SHED if isinstance(error, Overloaded) else Outcome.EXCEEDED_WALL_TIME
-            )
-            await self.refuse(send, outcome, None)
+        except TimeoutError:
+            slot.leave(self)
+            if self.ended is None:
+                name = self._first_limit()
+                most = int(getattr(slot.limits, name))
+                self.breached(Breach(name, most, most), "cut")
+            await self.refuse(send, Outcome.EXCEEDED_WALL_TIME, None)
             return
         except WireError as error:
-            slot.leave()
+            slot.leave(self)
             await self._unreachable(send, error)
             return
         except BaseException:
-            slot.leave()
+            slot.leave(self)
             raise
         relay = Relay(exchange, receive, send, limits=slot.limits, whole=self._whole())
         await self.follow(relay, length)
+
+    async def _enter(self, send: Send) -> bool:
+        """Be under way; False where that was refused, and answered."""
+        hop = self.hop
+        if hop is not None:
+            breach = loop_breach(hop, self.slot.limits.trace_depth)
+            if breach is not None:
+                self.breached(breach, "refused")
+                await self.refuse(send, Outcome.CANCELED, looping(breach))
+                return False
+        if self.slot.try_enter(self):
+            return True
+        try:
+            await self.slot.enter_in_turn(self)
+        except Busy as busy:
+            if busy.breach is not None:
+                self.breached(busy.breach, "refused")
+            problem = Problem(
+                busy.status, busy.code, "internal", str(busy), retry_after_s=busy.retry_after_s
+            )
+            await self.refuse(send, Outcome.LOAD_SHED, problem)
+            return False
+        except Overloaded:
+            await self.refuse(send, Outcome.LOAD_SHED, None)
+            return False
+        return True
 
     async def follow(self, relay: Relay, length: int | None) -> None:
         """See a request through whose head was sent: body, answer, retry, end."""
         slot = self.slot
         try:
+            self._goes_by(relay)
             if length != 0:
                 await relay.send_body(length)
             try:
                 await relay.wait_head()
             except NothingSentError:
-                if length != 0 or relay.gone or relay.timed_out:
+                if length != 0 or relay.gone or relay.timed_out or self.ended is not None:
                     raise
                 # the engine had closed this connection before it took the request
                 relay.stop()
                 relay = relay.again(await slot.exchange(fresh=True))
+                self._goes_by(relay)
                 self._send_head(relay.exchange, length)
                 await relay.wait_head()
+            slot.answers += 1
             await self._answer(relay)
         except RelayFailed as failure:
+            if failure.breach is not None:
+                self.breached(failure.breach, "refused")
             await self.refuse(relay.send, failure.outcome, failure.problem)
         except Resting as error:
             await self._unreachable(relay.send, error)
@@ -175,8 +263,13 @@ class Call:
         except WireError as error:
             await self._broken(relay, relay.send, error)
         finally:
-            slot.leave()
+            slot.leave(self)
             relay.stop()
+
+    def _goes_by(self, relay: Relay) -> None:
+        self.relay = relay
+        if self.ended is not None:  # meanwhile
+            relay.end()
 
     def _whole(self) -> Whole | None:
         extensions: dict[str, Any] | None = self.scope.get("extensions")
@@ -192,16 +285,16 @@ class Call:
             None, and nothing was done, where this needs to wait or to be refused.
         """
         slot = self.slot
-        if _body_length(self.fields) != 0 or slot.full:
+        if body_length(self.fields) != 0 or not slot.try_enter(self):
             return None
         exchange = slot.idle()
         if exchange is None:
+            slot.leave(self)
             return None
-        slot.enter()
         try:
             self._send_head(exchange, 0)
         except Exception:
-            slot.leave()
+            slot.leave(self)
             exchange.abort()
             return None  # the long way meets the same fault, and has the words for it
         exchange.notify(lambda: done(self))
@@ -218,16 +311,20 @@ class Call:
         """
         if not exchange.complete:
             return False
+        slot = self.slot
         try:
-            outcome, tell, out = _read_head(exchange.headers, self.slot.tell_header)
+            outcome, tell, out, size = read_head(exchange.headers, slot.tell_header)
         except Exception:
             return False  # `follow` meets the same fault, where it can be answered
-        if outcome is not Outcome.OK:
+        if outcome is not Outcome.OK or size > slot.limits.response_header_bytes:
+            return False
+        if len(out) > limits.RESPONSE_HEADERS.value:
             return False
         status = exchange.status
         body = exchange.take()
         exchange.release()
-        self.slot.leave()
+        slot.answers += 1
+        slot.leave(self)
         try:
             if not whole(status, out, body):
                 status, outcome = 0, Outcome.CANCELED
@@ -256,14 +353,20 @@ class Call:
         Raises:
             TimeoutError: the function's first byte would come too late.
         """
-        first_byte_ms = self.slot.limits.first_byte_ms
-        async with asyncio.timeout(first_byte_ms / 1000 if first_byte_ms else None):
+        most_ms = int(getattr(self.slot.limits, self._first_limit()))
+        async with asyncio.timeout(most_ms / 1000 if most_ms else None):
             return await self.slot.exchange()
+
+    def _first_limit(self) -> str:
+        """Which setting ends a wait for the first byte."""
+        settings = self.slot.limits
+        first_ms, total_ms = settings.first_byte_ms, settings.total_ms
+        return "total_ms" if total_ms and (not first_ms or total_ms < first_ms) else "first_byte_ms"
 
     async def _answer(self, relay: Relay) -> None:
         """The guest's answer, or the one its outcome has; then the event."""
         exchange = relay.exchange
-        outcome, tell, out = _read_head(exchange.headers, self.slot.tell_header)
+        outcome, tell, out, size = read_head(exchange.headers, self.slot.tell_header)
         if relay.gone:
             self.tell(0, Outcome.CANCELED, tell)
             return
@@ -271,28 +374,50 @@ class Call:
             relay.discard()
             await self.refuse(relay.send, outcome, None, tell=tell)
             return
+        breach = head_breach(len(out), size, self.slot.limits.response_header_bytes)
+        if breach is not None:
+            relay.discard()
+            self.breached(breach, "refused")
+            await self.refuse(relay.send, Outcome.INTERNAL_ERROR, head_too_large(breach), tell=tell)
+            return
         status = exchange.status
+        note = ""
         try:
             await relay.answer(status, out)
         except WireError as error:
-            if relay.timed_out:
-                outcome = Outcome.EXCEEDED_WALL_TIME
+            if self.ended is not None or relay.timed_out:
+                outcome = self._cut(relay)
             elif not relay.gone:
+                ended = await self.slot.cause()
                 outcome = Outcome.RESPONSE_STREAM_DISCONNECTED
-                logger.warning("%s: the answer broke off: %s", self.slot.manifest.name, error)
+                if ended is not None and ended.breach is not None:
+                    outcome, note = ended.outcome, ended.reason
+                else:
+                    logger.warning("%s: the answer broke off: %s", self.slot.manifest.name, error)
         if relay.gone:
             outcome = Outcome.CANCELED
-        self.tell(status, outcome, tell)
+        self.tell(status, outcome, tell, note=note)
+
+    def _cut(self, relay: Relay) -> Outcome:
+        """The outcome of an invocation that passed a limit of its own."""
+        if self.ended is not None:
+            return self.ended.outcome
+        if relay.breach is not None:
+            self.breached(relay.breach, "cut")
+        return Outcome.EXCEEDED_WALL_TIME
 
     async def _broken(self, relay: Relay, send: Send, error: WireError) -> None:
         if relay.gone:
             self.tell(0, Outcome.CANCELED, None)
-        elif relay.timed_out:
-            await self.refuse(send, Outcome.EXCEEDED_WALL_TIME, None)
+        elif self.ended is not None or relay.timed_out:
+            await self.refuse(send, self._cut(relay), None)
         else:
-            note = await self.slot.cause() or str(error)
-            logger.warning("%s: %s", self.slot.manifest.name, note)
-            await self.refuse(send, Outcome.INTERNAL_ERROR, None, note=note)
+            ended = await self.slot.cause()
+            note = str(error) if ended is None else ended.reason
+            if ended is None or ended.breach is None:  # a limit is told as one event of its own
+                logger.warning("%s: %s", self.slot.manifest.name, note)
+            outcome = Outcome.INTERNAL_ERROR if ended is None else ended.outcome
+            await self.refuse(send, outcome, stalled(ended), note=note)
 
     async def refuse(
         self,
@@ -310,7 +435,7 @@ class Call:
                 answer.status,
                 answer.code,
                 answer.kind,
-                _first_message(tell) or answer.message,
+                first_message(tell) or answer.message,
                 retry_after_s=1 if outcome is Outcome.LOAD_SHED else None,
             )
         await problem.answer(send, self.request_id, head=self.scope.get("method") == "HEAD")
@@ -337,12 +462,10 @@ class Call:
 
     async def socket(self, receive: Receive, send: Send) -> None:
         """A WebSocket: the same trust path, then messages both ways."""
-        slot = self.slot
-        try:
-            slot.enter()
-        except Overloaded:
-            await self.refuse(send, Outcome.LOAD_SHED, None)
+        if not await self._enter(send):
             return
+        slot = self.slot
+        self.relay = _SocketTask(asyncio.current_task())
         try:
             isolate = await slot.ready()
             fields = [
@@ -355,23 +478,40 @@ class Call:
                 self.scope["subprotocols"],
                 receive,
                 send,
-                not_passed_on=_NOT_PASSED_ON,
+                not_passed_on=NOT_PASSED_ON,
             )
-            self.tell(status, outcome, None)
+            note = ""
+            if outcome is Outcome.OK and not isolate.alive:
+                ended = await slot.cause(isolate)
+                if ended is not None:
+                    outcome, note = ended.outcome, ended.reason
+            self.tell(status, outcome, None, note=note)
         except Refused as refusal:
             await self._refused(send, refusal)
         except Overloaded:
             await self.refuse(send, Outcome.LOAD_SHED, None)
         except WireError as error:
             await self._unreachable(send, error)
+        except asyncio.CancelledError:
+            if self.ended is None or not self.relay.ended:
+                raise
+            # ours alone, and taken back
+            with contextlib.suppress(OSError):
+                await send({"type": "websocket.close", "code": 1011, "reason": "a limit"})
+            self.tell(101, self.ended.outcome, None)
         finally:
-            slot.leave()
+            slot.leave(self)
 
     async def _refused(self, send: Send, refusal: Refused) -> None:
         """The guest answered a WebSocket request with an ordinary response, or threw."""
-        outcome, tell, fields = _read_head(refusal.headers, self.slot.tell_header)
+        outcome, tell, fields, size = read_head(refusal.headers, self.slot.tell_header)
         if outcome is not Outcome.OK:
             await self.refuse(send, outcome, None, tell=tell)
+            return
+        breach = head_breach(len(fields), size, self.slot.limits.response_header_bytes)
+        if breach is not None:
+            self.breached(breach, "refused")
+            await self.refuse(send, Outcome.INTERNAL_ERROR, head_too_large(breach), tell=tell)
             return
         start = {"type": "http.response.start", "status": refusal.status, "headers": fields}
         await send(start)
@@ -396,65 +536,17 @@ def peer_of(scope: Scope) -> str:
     return client[0] if client else "127.0.0.1"
 
 
-def _read_head(headers: Headers, tell_header: bytes) -> tuple[Outcome, Tell | None, Headers]:
-    """The outcome and lines that the shim says, and the fields that the caller may see."""
-    tell: Tell | None = None
-    outcome = Outcome.OK
-    out: Headers = []
-    for field in headers:
-        name = field[0]
-        if name == tell_header:
-            tell = Tell.parse(field[1])
-            if tell.threw:
-                outcome = Outcome.EXCEPTION
-            continue
-        if name in _NOT_PASSED_ON:
-            continue
-        out.append(field)
-    return outcome, tell, out
+class _SocketTask:
+    """What moves a WebSocket: the task that relays it."""
 
+    begun = True
 
-_NOT_PASSED_ON = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self.ended = False
+        self._task = task
 
-
-def _body_length(fields: Fields) -> int | None:
-    """Bytes of the body; None when it comes in chunks; -1 when the framing is contradictory.
-
-    Source: RFC 9112 section 6.3.
-    """
-    length: int | None = 0
-    framed = False
-    for name, value in fields:
-        if name == b"content-length":
-            if framed or not value.isdigit():
-                return -1
-            length, framed = int(value), True
-        elif name == b"transfer-encoding":
-            if framed or value.lower() != b"chunked":
-                return -1
-            length, framed = None, True
-    return length
-
-
-def _too_large(most: int) -> Problem:
-    return Problem(
-        PAYLOAD_TOO_LARGE.status,
-        PAYLOAD_TOO_LARGE.code,
-        PAYLOAD_TOO_LARGE.kind,
-        f"the request body is larger than {most // 1024**2} MiB",
-        {"limit": "request_body_mib", "bytes_max": most},
-    )
-
-
-def _first_message(tell: Tell | None) -> str:
-    """The error's own message: what the platform's SDK answers (contract A.5)."""
-    return tell.exceptions[0].message if tell is not None and tell.exceptions else ""
+    def end(self) -> None:
+        """Break off."""
+        if self._task is not None and self._task.cancel():
+            self.ended = True
+            self._task.uncancel()

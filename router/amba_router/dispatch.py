@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from amba_router.asgi import App, Receive, Scope, Send
-from amba_router.call import Call, Fields, peer_of
+from amba_router.call import Call, peer_of
 from amba_router.headers import strip
 from amba_router.hosts import Hosts, Plane, Site
 from amba_router.journal import Journal
-from amba_router.problem import BAD_HOST, MISDIRECTED, Problem, not_found
+from amba_router.problem import BAD_HOST, MISDIRECTED, Problem, not_found, over_websocket
 from amba_router.rate_limit import RateCounter
 from amba_router.relay import Relay, Whole
 from amba_router.routes import Project, Projects, Route
+from amba_router.verdicts import Fields
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Exchange
@@ -65,7 +65,7 @@ class Dispatcher:
         now_s = self._clock.time_s()
         request_id = scope["amba.request_id"] = self._ids.new(now_s)
         if scope["type"] == "websocket":
-            send = _as_websocket_refusal(scope, send)
+            send = over_websocket(scope, send)
         problem = BAD_HOST
         host: bytes | None = None
         for name, value in fields:
@@ -162,6 +162,7 @@ class Dispatcher:
             now_s,
             clock=self._clock,
             journal=self._journal,
+            hop=scope.get("amba.hop"),
         )
 
     # the short way
@@ -320,19 +321,3 @@ async def _show_broken(
         )
         return True
     return False
-
-
-def _as_websocket_refusal(scope: Scope, send: Send) -> Send:
-    """HTTP answers to a WebSocket request, where the server can send them; else a plain close."""
-    extensions: dict[str, Any] = scope.get("extensions") or {}
-
-    async def refusal(message: dict[str, object]) -> None:
-        kind = str(message["type"])
-        if not kind.startswith("http."):
-            await send(message)
-        elif "websocket.http.response" in extensions:
-            await send({**message, "type": f"websocket.{kind}"})
-        elif kind == "http.response.start":
-            await send({"type": "websocket.close", "code": 1000})
-
-    return refusal  # type: ignore[return-value]

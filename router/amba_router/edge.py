@@ -8,41 +8,35 @@ Source: reliability.md 0 (findings 3 and 3b), 2.3, 3.A and B1.
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
-import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from amba_router.asgi import App, Scope
+from amba_router.cycle import Cycle
 from amba_router.heads import (
     HEAD_TOO_LARGE,
+    METHODS,
+    NO_SUCH_METHOD,
     TARGET_TOO_LONG,
     judge,
     judge_socket,
     origin_form,
     without_upgrade,
 )
-from amba_router.problem import BAD_REQUEST, INTERNAL, Problem
+from amba_router.patience import BODY, HEAD, RESTING, PatientProtocol
+from amba_router.problem import BAD_REQUEST, Problem
 from amba_router.relay import Whole
 from amba_runtime import limits
-from amba_runtime.wire import Headers
 
 if TYPE_CHECKING:
     from amba_router.upgrade import EdgeSocket
-
-logger = logging.getLogger("amba.edge")
 
 Offer = Callable[[Scope, Whole, Callable[[App], None]], bool]
 """An app may take a request without a task: see `Dispatcher.offer`."""
@@ -54,7 +48,7 @@ class _Refused(Exception):
     """Stops the parser; the problem is in `EdgeProtocol._refusal`."""
 
 
-class EdgeProtocol(HttpToolsProtocol):
+class EdgeProtocol(PatientProtocol):
     """One client connection."""
 
     def __init__(
@@ -65,18 +59,17 @@ class EdgeProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._in_head = True
         self._progress = False
-        self._unfinished_bytes = 0
+        self._host = b""
         self._dropped_bytes = 0
         self._refusal: Problem | None = None
         self._closed_to_input = False
+        self._socket: EdgeSocket | None = None
         self._replayed: bytes | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._half_closed: asyncio.TimerHandle | None = None
         # the newest request, and the one that is being answered: pipelined ones wait between
         self._current: Cycle | None = None
-        self._idle_since_s = 0.0
         self._running: Cycle | None = None
         loaded: Any = vars(config)["loaded_app"]
         self._app = cast(ASGI3Application, loaded)
@@ -89,6 +82,23 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._dropped_bytes > limits.EDGE_LINGER_BYTES.value:
                 self.transport.abort()
             return
+        most = limits.EDGE_SLICE.value
+        if len(data) <= most or (self._stage == BODY and not self._is_chunked()):
+            self._feed(data)
+            return
+        # what lies between two pieces of a body is measured, however large the reads are
+        for at in range(0, len(data), most):
+            if self._socket is not None:
+                self._socket.data_received(data[at:])
+                return
+            if self._closed_to_input:
+                return
+            self._feed(data[at : at + most])
+
+    def _is_chunked(self) -> bool:
+        return any(name == b"transfer-encoding" for name, _ in self.headers)
+
+    def _feed(self, data: bytes) -> None:
         self._progress = False
         try:
             self.parser.feed_data(data)
@@ -101,9 +111,17 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._read_on(self._replayed + data[int(stop.args[0]) :])
         if self._progress:
             self._unfinished_bytes = 0
+            if self._stage:
+                self._await_more()
             return
         self._unfinished_bytes += len(data)
-        most = limits.EDGE_HEAD.value + limits.EDGE_TARGET.value
+        if self._stage:
+            self._await_more()
+        most = (
+            limits.EDGE_SLICE.value
+            if self._stage == BODY
+            else limits.EDGE_HEAD.value + limits.EDGE_TARGET.value
+        )
         if self._unfinished_bytes > most and not self._closed_to_input:
             self._refusal = HEAD_TOO_LARGE
             self.send_400_response("")
@@ -122,19 +140,21 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _become_socket(self, rest: bytes) -> None:
         """Hand the connection over, with the head that was judged and what came behind it."""
-        self._unset_keepalive_if_required()
+        self._stage = RESTING
+        self._forget()
         self.connections.discard(self)
         made: Any = self.ws_protocol_class
         socket_ = cast("EdgeSocket", made(self.config, self.server_state, self.app_state))
         socket_.connection_made(self.transport)
         self.transport.set_protocol(socket_)
+        self._socket = socket_
         socket_.begin(origin_form(self.url), self.headers, rest)
 
     def on_message_begin(self) -> None:
         """A new request starts."""
         if self._replayed is not None:
             return
-        self._in_head = True
+        self._stage = HEAD
         self.url = b""
         self.headers = []
 
@@ -148,7 +168,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; a trailer is none."""
-        if self._in_head:
+        if self._stage == HEAD:
             name = name.lower()
             if value[-1:] in b" \t" and name != b"transfer-encoding":
                 # the parser leaves blanks behind a value, and a coding with blanks is none to it
@@ -160,14 +180,16 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._replayed is not None:
             self._replayed = None
             return
-        self._in_head = False
         self._progress = True
         parser: Any = self.parser  # gone only once the connection is
         version: str = parser.get_http_version()
-        problem = judge(version, self.url, self.headers)
-        if problem is not None:
-            self._refuse(problem)
+        judged = judge(version, self.url, self.headers, self._host)
+        if isinstance(judged, Problem):
+            self._refuse(judged)
+        self._host = judged
         method: str = parser.get_method().decode("ascii")
+        if method not in METHODS:
+            self._refuse(NO_SUCH_METHOD)
         before = self._current
         if len(self.pipeline) >= limits.EDGE_PIPELINED.value:
             self._refuse(BAD_REQUEST)  # what waits already is answered, then the connection ends
@@ -182,6 +204,8 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         raw_path, mark, query = origin_form(self.url).partition(b"?")
         path = raw_path.decode("ascii")
+        self._stage = BODY
+        self._head_since_s = self._body_began_s = -1.0
         if upgrade:
             self._replayed = without_upgrade(method, self.headers)
         cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
@@ -220,11 +244,13 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._progress = True
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is complete, except behind a head that will be read again."""
         if self._replayed is None:
+            self._stage = RESTING
             super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -288,11 +314,16 @@ class EdgeProtocol(HttpToolsProtocol):
         ours.task = self.loop.create_task(cycle.run_asgi(app))
 
     def on_response_complete(self) -> None:
-        """An answer is out: start what was pipelined behind it, or begin to idle.
-
-        One timer per connection, not one per request: it looks at the clock when it fires.
-        """
+        """An answer is out: start what was pipelined behind it, or begin to idle."""
         if self.transport.is_closing():
+            return
+        running = self._running
+        if running is not None and not running.keep_alive:
+            if self._closed_to_input or self._stage != RESTING:
+                self._closed_to_input = True
+                self._linger()  # more is coming
+            else:
+                self.transport.close()
             return
         if self.pipeline:
             if not self.flow.write_paused:
@@ -300,25 +331,26 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         self._idle_since_s = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            keep_alive_s = limits.EDGE_KEEP_ALIVE_S.value
-            self.timeout_keep_alive_task = self.loop.call_later(
-                keep_alive_s, self.timeout_keep_alive_handler
-            )
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that has idled; one at work begins to idle after its answer."""
-        self.timeout_keep_alive_task = None
+    def is_idle(self) -> bool:
+        """No request is being answered."""
         cycle = self._current
-        if self.transport.is_closing() or (cycle is not None and not cycle.response_complete):
-            return
-        left_s = self._idle_since_s + limits.EDGE_KEEP_ALIVE_S.value - self.loop.time()
-        if left_s <= 0:
-            self.transport.close()
-            return
-        self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        return cycle is None or cycle.response_complete
 
-    def _refuse(self, problem: Problem) -> None:
+    def _is_silent(self) -> bool:
+        return self._current is None and not self._unfinished_bytes
+
+    def _waits_for_continue(self) -> bool:
+        cycle = self._current
+        return cycle is not None and cycle.waiting_for_100_continue
+
+    def refuse(self, problem: Problem) -> None:
+        """End the connection with a problem, unless it would be put into an answer."""
+        if not self._closed_to_input:
+            self._refusal = problem
+            self.send_400_response("")
+
+    def _refuse(self, problem: Problem) -> NoReturn:
         self._refusal = problem
         raise _Refused(problem.message)
 
@@ -343,8 +375,11 @@ class EdgeProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:
-                self.transport.close()
+                cycle.break_off()
                 return
+        elif cycle is not None and self._stage == BODY:
+            self._linger()  # the rest of a request that was answered early: one answer is enough
+            return
         problem = self._refusal or BAD_REQUEST
         body = problem.body(None)
         lines = [STATUS_LINE[problem.status]]
@@ -362,208 +397,3 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._lingering = self.loop.call_later(limits.EDGE_LINGER_S.value, self.transport.abort)
-
-
-class _Signal:
-    """What asyncio.Event does, for one waiter and without its cost per request."""
-
-    __slots__ = ("_set", "_waiter")
-
-    def __init__(self) -> None:
-        self._set = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        self._set = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def clear(self) -> None:
-        self._set = False
-
-    async def wait(self) -> bool:
-        if not self._set:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return True
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its answer; head and first body bytes leave in one write.
-
-    The head waits for the first `http.response.body`, as ASGI lets a server do:
-    an app that wants it out before it has a body sends an empty one with `more_body`.
-    The ASGI extension `amba.whole` is `whole`: a complete answer in one call.
-    """
-
-    task: asyncio.Task[None] | None = None
-
-    def __init__(self, edge: EdgeProtocol, *, keep_alive: bool) -> None:
-        # the parent's fields, set here: its own way of setting them costs twice as much
-        self.transport = edge.transport
-        self.flow = edge.flow
-        self._pipeline = edge.pipeline
-        self.logger = edge.logger
-        self.access_log = False
-        self.default_headers = edge.server_state.default_headers
-        signal: Any = _Signal()
-        self.message_event = signal
-        self.on_response = edge.on_response_complete
-        self.disconnected = False
-        self.keep_alive = keep_alive
-        self.waiting_for_100_continue = any(
-            name == b"expect" and value.lower() == b"100-continue" for name, value in edge.headers
-        )
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
-        self.chunked_encoding: bool | None = None
-        self.expected_content_length = 0
-        self._head = b""
-        self._until_close = False
-
-    def promote(self, app: App) -> None:
-        """Run an app after all, for a request that was taken on the short way."""
-        ours: Any = app
-        self.task = asyncio.get_running_loop().create_task(self.run_asgi(ours))
-
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        """Run the app; one that fails gives an honest 500, or a connection visibly cut off."""
-        try:
-            await app(self.scope, self.receive, self.send)
-        except Exception:
-            logger.exception("%s %r failed", self.scope["method"], self.scope["raw_path"])
-        finally:
-            if self.response_started and not self.response_complete and not self.disconnected:
-                self._break_off()
-        if not self.response_started and not self.disconnected:
-            await self.send_500_response()
-        self.on_response = _nothing
-
-    def _break_off(self) -> None:
-        if self._until_close or self.flow.write_paused:
-            # only the end of the connection ends such a body: a reset is no end;
-            # and one that the client does not read would never be flushed
-            peer: socket.socket = self.transport.get_extra_info("socket")
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.transport.abort()
-        else:
-            self.transport.close()
-
-    async def send_500_response(self) -> None:
-        """In the platform's envelope, and never a stack."""
-        known: Any = self.scope.get("amba.request_id")
-        await INTERNAL.answer(self.send, known)
-
-    async def send(self, message: Any) -> None:
-        """Take one ASGI message."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if message["type"] == "http.response.start":
-            self._start(message["status"], message.get("headers", ()))
-        else:
-            self._continue(message.get("body", b""), more=message.get("more_body", False))
-
-    async def receive(self) -> Any:
-        """Give one ASGI message; reads on for it, unless enough requests wait already.
-
-        Reading is also how a client that leaves is noticed.
-        """
-        if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete:
-            if len(self._pipeline) < limits.EDGE_PIPELINED.value:
-                self.flow.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        body, self.body = self.body, bytearray()
-        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
-
-    def whole(self, status: int, headers: Headers, body: bytes) -> bool:
-        """Send a complete answer, the same bytes as the two messages would; False: it left."""
-        if self.disconnected:
-            return False
-        self._start(status, headers)
-        self._continue(body, more=False)
-        return not self.disconnected
-
-    def _continue(self, body: bytes, *, more: bool) -> None:
-        if not self.response_started or self.response_complete:
-            raise RuntimeError("a response body was sent before its start, or after its end")
-        head, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
-            body = b""
-        elif self.chunked_encoding:
-            if body:
-                body = b"%x\r\n%b\r\n" % (len(body), body)
-            if not more:
-                body += b"0\r\n\r\n"
-        else:
-            self.expected_content_length -= len(body)
-            left = self.expected_content_length
-            if not self._until_close and (left < 0 or (left and not more)):
-                # never a wrong frame: the peer sees a broken connection instead
-                self.disconnected = True
-                self.transport.abort()
-                return
-        data = head + body if head else body
-        if data:
-            self.transport.write(data)
-        if not more:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
-
-    def _start(self, status: int, headers: Headers) -> None:
-        if self.response_started:
-            raise RuntimeError("a response was started twice")
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        parts = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        lines = 2 + len(headers)
-        dated = False
-        for name, value in headers:
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self.expected_content_length = int(value)
-            elif name == b"date":
-                dated = True
-            parts += (name, b": ", value, b"\r\n")
-        if not dated:
-            lines += len(self.default_headers)
-            for name, value in self.default_headers:
-                parts += (name, b": ", value, b"\r\n")
-        if self.scope["method"] == "HEAD" or status in (204, 304):
-            self.expected_content_length = 0
-            self.chunked_encoding = False
-        elif self.chunked_encoding is None:
-            self.chunked_encoding = self.scope["http_version"] != "1.0"
-            if self.chunked_encoding:
-                parts.append(b"transfer-encoding: chunked\r\n")
-                lines += 1
-            else:
-                # no chunks in 1.0: the end of the body is the close
-                self._until_close = True
-                self.keep_alive = False
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-            lines += 1
-        parts.append(b"\r\n")
-        self._head = b"".join(parts)
-        if self._head.count(b"\n") != lines or b"\0" in self._head:
-            raise RuntimeError("a response header holds a line break")
-
-
-def _nothing() -> None:
-    """Lets go of the connection."""

@@ -5,6 +5,8 @@ Source: reliability.md 2.3 and 3.A; RFC 9112.
 
 from __future__ import annotations
 
+import re
+
 from amba_router.problem import BAD_HOST, BAD_REQUEST, Problem
 from amba_runtime import limits
 from amba_runtime.wire import Headers
@@ -27,6 +29,20 @@ _TRANSFER_ENCODING = Problem(
     501, "TRANSFER_ENCODING", "invalid_request", "the only transfer coding taken is chunked"
 )
 
+NO_SUCH_METHOD = Problem(
+    501, "METHOD_NOT_IMPLEMENTED", "invalid_request", "no function can be called with that method"
+)
+METHODS = frozenset(
+    (
+        *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE", "QUERY"),
+        *("COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "ACL"),
+        *("REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "NOTIFY"),
+        *("SUBSCRIBE", "UNSUBSCRIBE"),
+    )
+)
+"""What the engine knows. Our parser knows more, RTSP's for example, and the engine would answer
+those itself, in its own words."""
+
 _NO_SOCKET = Problem(
     400,
     "BAD_REQUEST",
@@ -40,8 +56,21 @@ _NEVER_IN_A_TARGET = b'#<>"'
 in its own words. It does the same for a backtick in a path, but takes one in a query."""
 
 
-def judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Problem | None:
-    """What is wrong with a request head, or None."""
+_HOST = re.compile(
+    rb"(?:[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*\.?|\[[0-9A-Fa-f:.]+\])"
+    rb"(?::[1-9][0-9]{0,4})?\Z"
+)
+"""The shape of a Host. Whose it is, and whether a name has a good length, is `hosts` to say."""
+
+
+def judge(
+    version: str, url: bytes, headers: list[tuple[bytes, bytes]], good_host: bytes = b""
+) -> Problem | bytes:
+    """What is wrong with a request head; its Host where nothing is.
+
+    Args:
+        good_host: one that was judged before: mostly it is the same again.
+    """
     if version not in ("1.1", "1.0"):
         return _VERSION
     if len(headers) > limits.EDGE_HEADERS.value:
@@ -62,7 +91,7 @@ def judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Probl
                 return _TRANSFER_ENCODING
     if size > limits.EDGE_HEAD.value:
         return HEAD_TOO_LARGE
-    if host is None:
+    if not host or (host != good_host and _HOST.match(host) is None):
         return BAD_HOST
     if lengths + codings > 1 or (codings and version == "1.0"):
         return BAD_REQUEST
@@ -76,7 +105,7 @@ def judge(version: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> Probl
         return BAD_REQUEST
     if b"`" in url and b"`" in url.partition(b"?")[0]:
         return BAD_REQUEST
-    return None
+    return host
 
 
 def judge_socket(method: str, headers: list[tuple[bytes, bytes]]) -> Problem | None:

@@ -6,12 +6,15 @@ that came in. Source: interface.md section 1; reliability.md 3.B row B10 and fin
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import AddressValueError, IPv6Address
 
 from amba_runtime import limits
+
+logger = logging.getLogger("amba.web")
 
 
 class Plane(Enum):
@@ -61,6 +64,7 @@ class Hosts:
         self.cdn_suffix = cdn_suffix
         self.platform = platform
         self._seen: dict[bytes, Site] = {}
+        self._told = 0
 
     def parse(self, host: bytes | None) -> Site:
         """Read one Host header value; None or b"" (absent) is malformed.
@@ -72,9 +76,22 @@ class Hosts:
         site = self._seen.get(host)
         if site is None:
             site = self._parse(host)
+            if site.plane is Plane.FOREIGN:
+                self._tell(site)
             if len(self._seen) < limits.HOSTS_SEEN.value:
                 self._seen[host] = site
         return site
+
+    def _tell(self, site: Site) -> None:
+        """Say the first few: the caller, who may be a page of another site, is not told more."""
+        if self._told < limits.FOREIGN_HOSTS_TOLD.value:
+            self._told += 1
+            logger.warning(
+                "a request for %s was refused (421): this server answers for *.%s and for %s",
+                site.authority.decode("ascii"),
+                self.suffix,
+                ", ".join(sorted(self.platform)),
+            )
 
     def _parse(self, raw: bytes) -> Site:
         if len(raw) > _HOST_CHARACTERS_MAX or not raw.isascii():

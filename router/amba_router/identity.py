@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from amba_router.pages import Pages
 from amba_router.signing import check_id
 from amba_runtime import limits
 from amba_runtime.clock import Clock
@@ -70,16 +71,25 @@ class Identities:
 
     Args:
         session_key: signs session tokens (HS256), 32 bytes or more; `set_session_keys` has more.
-        persona: who a request without any credential is.
+        persona: who a request without any credential is; the pages of other sites, which bring
+            none either, never are.
+        pages: whose pages may be that persona; None is loopback's alone.
     """
 
     def __init__(
-        self, project_id: str, *, session_key: bytes, clock: Clock, persona: Identity = NOBODY
+        self,
+        project_id: str,
+        *,
+        session_key: bytes,
+        clock: Clock,
+        persona: Identity = NOBODY,
+        pages: Pages | None = None,
     ) -> None:
         self._project_id = project_id
         self._keys: tuple[bytes, ...] = (session_key,)
         self._clock = clock
         self._persona = persona
+        self._pages = pages or Pages()
         self._pats: Mapping[bytes, str] = {}
         self._seen: dict[bytes, tuple[Identity, float]] = {}
 
@@ -124,6 +134,8 @@ class Identities:
         for name, value in fields:
             if name == b"authorization":
                 return self._credential(value)
+        if self._persona is NOBODY or self._pages.foreign(fields):
+            return NOBODY
         return self._persona
 
     def _credential(self, value: bytes) -> Identity:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from amba_runtime import limits
-from amba_runtime.outcome import Outcome, Tell
+from amba_runtime.clock import Clock, SystemClock
+from amba_runtime.outcome import Action, Breach, Outcome, Tell
 from amba_runtime.pool import Slot
 
 logger = logging.getLogger("amba.journal")
@@ -45,8 +46,25 @@ class Invocation:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LimitEvent:
+    """A limit of one function that was passed, or is near, and what was done about it.
+
+    Attributes:
+        request_id: whose breach it is; "" where no invocation is to blame.
+    """
+
+    breach: Breach
+    action: Action
+    project: str
+    function: str
+    version: int
+    request_id: str
+
+
 Listener = Callable[[Sequence[Invocation]], None]
 LateListener = Callable[[Slot, str, Tell], None]
+LimitListener = Callable[[LimitEvent], None]
 
 
 class Journal:
@@ -55,16 +73,28 @@ class Journal:
     Listeners run on the event loop and must be quick; one that raises fails nobody else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
         self._waiting: dict[str, Invocation] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[Listener] = []
         self._late_listeners: list[LateListener] = []
+        self._limit_listeners: list[LimitListener] = []
+        # (project, function, limit) -> when it was warned of; bounded by `_fresh`
+        self._warned: dict[tuple[str, str, str], float] = {}
 
-    def listen(self, listener: Listener, late: LateListener) -> None:
-        """`listener` gets batches of invocations, `late` lines that came after theirs was told."""
+    def listen(
+        self, listener: Listener, late: LateListener, limit: LimitListener | None = None
+    ) -> None:
+        """`listener` gets batches of invocations, `late` lines that came after theirs was told.
+
+        Args:
+            limit: told of breaches at once, one by one.
+        """
         self._listeners.append(listener)
         self._late_listeners.append(late)
+        if limit is not None:
+            self._limit_listeners.append(limit)
 
     def add(self, invocation: Invocation) -> None:
         """Note one; it is told within the flush time."""
@@ -85,6 +115,32 @@ class Journal:
             return
         for listener in self._late_listeners:
             listener(slot, request_id, tell)
+
+    def breach(self, slot: Slot, request_id: str, breach: Breach, action: Action) -> None:
+        """Tell of a limit; a warning at most once per function, limit and minute."""
+        manifest = slot.manifest
+        if action == "warned" and not self._fresh(
+            (manifest.project_id, manifest.name, breach.limit)
+        ):
+            return
+        event = LimitEvent(
+            breach, action, manifest.project_id, manifest.name, manifest.version, request_id
+        )
+        for listener in self._limit_listeners:
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a limit of %s could not be told", manifest.name)
+
+    def _fresh(self, what: tuple[str, str, str]) -> bool:
+        now_s = self._clock.monotonic_s()
+        told_s = self._warned.get(what)
+        if told_s is not None and now_s - told_s < limits.WARN_EVERY_S.value:
+            return False
+        if len(self._warned) >= limits.BREACHES_TOLD.value:
+            self._warned.clear()  # at worst a warning comes twice within the minute
+        self._warned[what] = now_s
+        return True
 
     def flush(self) -> None:
         """Tell what is waiting."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from amba_router.asgi import App, Receive, Scope, Send
 from amba_router.control import faults
-from amba_router.journal import Invocation
+from amba_router.journal import Invocation, LimitEvent
 from amba_runtime.outcome import Tell
 from amba_runtime.slot import Slot
 
@@ -33,6 +33,7 @@ class Metrics:
     def __init__(self) -> None:
         self.refusals: Counter[str] = Counter()
         self._requests: Counter[tuple[str, int]] = Counter()
+        self._breaches: Counter[str] = Counter()
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._sum_s = 0.0
         self._gauges: list[tuple[str, str, str, Callable[[], float]]] = []
@@ -52,6 +53,11 @@ class Metrics:
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
         """A listener of late lines, which count for nothing."""
 
+    def limit(self, event: LimitEvent) -> None:
+        """A listener of breaches; warnings are none."""
+        if event.action != "warned":
+            self._breaches[event.breach.limit] += 1
+
     def text(self) -> str:
         """All series."""
         lines = _head("amba_requests_total", "counter", "Invocations by outcome and status.")
@@ -67,6 +73,10 @@ class Metrics:
         lines += _head("amba_refusals_total", "counter", "Bundles and requests refused, by code.")
         for code, count in sorted(self.refusals.items()):
             lines.append(f'amba_refusals_total{{code="{code}"}} {count}')
+        name = "amba_limit_breaches_total"
+        lines += _head(name, "counter", "Limits of functions that were passed.")
+        for limit, count in sorted(self._breaches.items()):
+            lines.append(f'{name}{{limit="{limit}"}} {count}')
         for series, kind, help_, value in self._gauges:
             lines += [*_head(series, kind, help_), f"{series} {value():g}"]
         return "\n".join(lines) + "\n"

@@ -9,13 +9,16 @@ Source: reliability.md section 5 and B6; engines.md section 3.
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 
+from amba_router.denials import OnDenied, log_denied
 from amba_router.outbound_app import ASGIApp, call_app, scope_of
 from amba_router.outbound_client import OutboundClient
+from amba_router.outbound_secrets import ask_plain, concealed
+from amba_router.pace import Pace
 from amba_runtime import limits
 from amba_runtime.egress import (
     Denied,
@@ -26,23 +29,24 @@ from amba_runtime.egress import (
     ResolveError,
     printable,
 )
+from amba_runtime.egress_rules import NO_RULES, EgressRules
+from amba_runtime.outcome import Breach
+from amba_runtime.placeholders import Placeholders, UnfitSecretError
+from amba_runtime.trace import Hop
 from amba_runtime.wire import Headers, Request, Response, WireError
 
-OnDenied = Callable[[str, Denied], None]
-"""Told the method and the refusal: one line for the person, one event for the node."""
+HopOf = Callable[[str | None], Hop]
+"""Where an invocation stands in its trace, by its request id; None where that is not known."""
+OnBreach = Callable[[str, Breach], None]
+"""Told a request id ("" where not known) and the limit that its invocation passed."""
 
-logger = logging.getLogger("amba.egress")
+_BREACH = re.compile(rb"(subrequests|log_kib) ([0-9]{1,12}) ([0-9]{1,12})\Z")
+_ID_BYTES = 64  # longer than any request id
 
 _NO_OWN_WEBSOCKETS = b"""WebSockets from a function to this server are not emulated: use fetch().
 """
 _NO_UPGRADES = b"Upgrading a connection to anything but a WebSocket is not emulated.\n"
 _NO_CONNECT = b"TCP sockets (connect) are not emulated: use fetch().\n"
-
-
-def log_denied(method: str, denied: Denied) -> None:
-    """The default `OnDenied`: one line on the log `amba.egress`."""
-    hint = f"; {denied.hint}" if denied.hint else ""
-    logger.warning("egress %s %s: %s%s", method, denied.origin, denied.message, hint)
 
 
 class Outbound:
@@ -54,6 +58,11 @@ class Outbound:
         client: this function's alone: kept connections are never shared between tenants.
         shut: nothing gets out until `unlock`: the version is on trial.
         on_denied: called for every request that got no answer from where it wanted to go.
+        rules: this function's own.
+        pace: of all calls in process of one server; None lets all begin at once.
+
+    Attributes:
+        placeholders: stand in its env for the secrets that only egress may use.
     """
 
     def __init__(
@@ -64,7 +73,15 @@ class Outbound:
         *,
         on_denied: OnDenied = log_denied,
         shut: bool = False,
+        rules: EgressRules = NO_RULES,
+        pace: Pace | None = None,
     ) -> None:
+        self.placeholders = Placeholders(rules)
+        self._rules = rules
+        self._pace = pace
+        self._mark = b""
+        self._hop_of: HopOf = _no_trace
+        self._on_breach: OnBreach | None = None
         self._policy = policy
         self._app = app
         self._client = client
@@ -72,10 +89,23 @@ class Outbound:
         self._shut = shut
         self._running: set[asyncio.Task[None]] = set()
 
+    def attach(self, mark: bytes, hop_of: HopOf, on_breach: OnBreach | None = None) -> None:
+        """Hear from the isolates whose requests come here which invocation makes each.
+
+        Args:
+            mark: how our headers begin that no guest can make up (`Surroundings.tell_header`).
+        """
+        self._mark = mark
+        self._hop_of = hop_of
+        self._on_breach = on_breach
+
     async def __call__(self, request: Request) -> Response:
         """Answer one request of the engine."""
-        # The gates of the limits issue stand here, before any decision: trace hops (508 at
-        # trace_depth), subrequests in all and at once, bytes per day, a function's own allowlist.
+        caller, breach = self._take_ours(request)
+        if breach is not None:
+            if self._on_breach is not None:
+                self._on_breach(caller or "", breach)
+            return Response(204)
         if self._shut:
             self._on_denied(request.method, _on_trial(request))
             return Response(502, _NoHeaders())
@@ -83,20 +113,58 @@ class Outbound:
             return self._not_emulated(request, _NO_CONNECT)
         if request.upgrade and not _asks_websocket(request):
             return self._not_emulated(request, _NO_UPGRADES)
-        decision = await self._policy.decide(request.target)
+        decision = await self._policy.decide(request.target, self._rules)
         if isinstance(decision, Own):
             if request.upgrade:
                 return self._not_emulated(request, _NO_OWN_WEBSOCKETS)
+            if self._pace is not None:
+                await self._pace.turn()
             scope = scope_of(request, decision)
+            if decision.function:  # a header would be the guest's to forge or to leave out
+                scope["amba.hop"] = self._hop_of(caller).next()
             return await call_app(self._app, request, scope, running=self._running)
         if isinstance(decision, External):
-            try:
-                return await self._client.send(request, decision)
-            except (WireError, OSError) as error:
-                origin = decision.target.origin
-                decision = Denied(origin, DeniedReason.UNREACHABLE, _in_words(error))
+            answer = await self._send(request, decision)
+            if isinstance(answer, Response):
+                return answer
+            decision = answer
         self._on_denied(request.method, decision)
         return Response(502, _NoHeaders())
+
+    async def _send(self, request: Request, external: External) -> Response | Denied:
+        """Ask a host on the network, with the secrets that it is given."""
+        origin = external.target.origin
+        try:
+            used = self.placeholders.fill(request.headers, external)
+            if used:
+                ask_plain(request)
+                return concealed(request, await self._client.send(request, external), used)
+            return await self._client.send(request, external)
+        except UnfitSecretError as error:
+            return Denied(origin, DeniedReason.UNFIT_SECRET, str(error))
+        except (WireError, OSError) as error:
+            return Denied(origin, DeniedReason.UNREACHABLE, _in_words(error))
+
+    def _take_ours(self, request: Request) -> tuple[str | None, Breach | None]:
+        """What the shim says of a request, taken off it: whose it is, or a limit passed."""
+        mark = self._mark
+        if not mark or not any(name.startswith(mark) for name, _ in request.headers):
+            return None, None
+        caller: str | None = None
+        breach: Breach | None = None
+        for name, value in request.headers:
+            if name == mark + b"-caller":
+                caller = value[:_ID_BYTES].decode("latin-1")
+            elif name == mark + b"-breach" and (told := _BREACH.match(value)) is not None:
+                # the shim counts these two and no other: what a guest made up is not told
+                breach = Breach(told[1].decode(), int(told[2]), int(told[3]))
+        request.headers = [field for field in request.headers if not field[0].startswith(mark)]
+        return caller, breach
+
+    @property
+    def kept_connections(self) -> int:
+        """To external hosts, idle."""
+        return self._client.kept
 
     def unlock(self) -> None:
         """The version serves from here on."""
@@ -114,6 +182,10 @@ class Outbound:
         denied = Denied(printable(request.target), DeniedReason.NOT_EMULATED, message)
         self._on_denied(request.method, denied)
         return Response(501, [(b"content-type", b"text/plain; charset=utf-8")], body)
+
+
+def _no_trace(_: str | None) -> Hop:
+    return Hop()
 
 
 def _on_trial(request: Request) -> Denied:

@@ -52,6 +52,8 @@ class TrustedRoots:
         if self._context is None:
             context = await asyncio.to_thread(self._make)
             context.set_alpn_protocols(["http/1.1"])
+            # a name in a certificate's subject is none (RFC 9110 section 4.3.4)
+            context.hostname_checks_common_name = False
             self._context = context
         return self._context
 
@@ -59,8 +61,9 @@ class TrustedRoots:
 class OutboundClient:
     """Requests to external hosts over addresses that were checked. One per function process.
 
-    Kept connections (the newest `limits.EGRESS_PEERS` addresses) belong to scheme, name, port
-    and address together: one is used again only for an answer of this very request's resolution.
+    Kept connections (`limits.EGRESS_KEPT`, to the newest `limits.EGRESS_PEERS` addresses) belong
+    to scheme, name, port and address together: one is used again only for an answer of this very
+    request's resolution.
     """
 
     def __init__(self, roots: TrustedRoots, *, timeouts: Timeouts | None = None) -> None:
@@ -114,7 +117,7 @@ class OutboundClient:
     ) -> _Connection:
         loop = asyncio.get_running_loop()
         key = (target.scheme, target.host, target.port, address)
-        peers = self._peers.pop(key, None) or _Peers(loop)
+        peers = self._peers.pop(key, None) or _Peers(loop, self._has_room)
         self._peers[key] = peers  # newest last
         while len(self._peers) > limits.EGRESS_PEERS.value:
             self._peers.pop(next(iter(self._peers))).close()
@@ -127,6 +130,18 @@ class OutboundClient:
                 server_hostname=target.host.strip("[]") if tls else None,
             )
         return connection
+
+    @property
+    def kept(self) -> int:
+        """Connections that idle, to all hosts."""
+        return sum(peers.kept for peers in self._peers.values())
+
+    def _has_room(self) -> bool:
+        """One more connection may be kept; what has idled too long makes room first."""
+        if self.kept >= limits.EGRESS_KEPT.value:
+            for peers in self._peers.values():
+                peers.drop_stale()
+        return self.kept < limits.EGRESS_KEPT.value
 
     async def _exchange(
         self, request: Request, target: Target, connection: _Connection, length: int | None
@@ -169,8 +184,29 @@ class OutboundClient:
 class _Peers(wire.Client):
     """Kept connections to one address under one name: `wire.Client` without its Unix socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, has_room: Callable[[], bool]) -> None:
         super().__init__(Path(), loop=loop)
+        self._has_room = has_room
+
+    @property
+    def kept(self) -> int:
+        """Connections that idle."""
+        return len(self._idle)
+
+    def drop_stale(self) -> None:
+        """Close what has idled too long to be used again."""
+        horizon = self.loop.time() - limits.WIRE_IDLE_S.value
+        stale = [c for c in self._idle if c.idle_since_s < horizon]
+        self._idle = [c for c in self._idle if c.idle_since_s >= horizon]
+        for connection in stale:
+            connection.close_idle()
+
+    def put(self, connection: wire.Connection) -> None:
+        """Keep a connection whose exchange ended cleanly, while there is room."""
+        if self._has_room():
+            super().put(connection)
+        else:
+            connection.close_idle()
 
     def take(self) -> _Connection | None:
         """The connection used last, if it is still good."""
@@ -241,7 +277,7 @@ class _Connection(wire.Connection):
         if self.status != 101:
             super().on_message_complete()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if not self._upgraded and not self.wants_upgrade:
             super().data_received(data)
             return
@@ -258,7 +294,7 @@ class _Connection(wire.Connection):
                 self.abort()
                 return
         if data:
-            self._inbox.feed(data)
+            self._inbox.feed(bytes(data))  # the buffer that it lies in is used again
 
     def _refuse(self, why: str) -> NoReturn:
         self._why = why  # the parser wraps what its callbacks raise
@@ -309,7 +345,8 @@ class _RemoteBody(AsyncIterator[bytes]):
         sent = upload is None or (
             upload.done() and not upload.cancelled() and upload.exception() is None
         )
-        if sent and self._connection.complete:
+        # one that was asked to become a WebSocket and did not is kept for nothing else
+        if sent and self._connection.complete and not self._request.upgrade:
             self._connection.release()
             return
         complete = self._connection.complete

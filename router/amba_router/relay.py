@@ -15,7 +15,7 @@ from amba_router.problem import PAYLOAD_TOO_LARGE, Problem
 from amba_runtime import limits as numbers
 from amba_runtime.engine.base import Exchange
 from amba_runtime.limits import FunctionLimits
-from amba_runtime.outcome import Outcome
+from amba_runtime.outcome import Breach, Outcome
 from amba_runtime.wire import Headers, WireError
 
 Whole = Callable[[int, Headers, bytes], bool]
@@ -28,8 +28,9 @@ The edge offers it as the ASGI extension `amba.whole`.
 class RelayFailed(Exception):
     """Ended before the guest answered, through the caller's fault: answer with `problem`."""
 
-    def __init__(self, outcome: Outcome, problem: Problem) -> None:
+    def __init__(self, outcome: Outcome, problem: Problem, breach: Breach | None = None) -> None:
         super().__init__(problem.message)
+        self.breach = breach
         self.outcome = outcome
         self.problem = problem
 
@@ -43,12 +44,14 @@ class Relay:
 
     Attributes:
         gone: the client left; set by whoever reads from it (`_pump` or `_watch`).
-        timed_out: a deadline passed; set by `_tick`.
+        timed_out: a deadline passed, which `breach` names; set by `_tick`.
+        begun: the answer has begun.
     """
 
     __slots__ = (
         "_cut",
         "_deadline_s",
+        "_ended",
         "_first_byte_s",
         "_idle_s",
         "_limits",
@@ -61,6 +64,8 @@ class Relay:
         "_timer",
         "_uploaded",
         "_whole",
+        "begun",
+        "breach",
         "exchange",
         "gone",
         "send",
@@ -83,6 +88,9 @@ class Relay:
         self.gone = False
         self.timed_out = False
         self.too_large = False
+        self.begun = False
+        self.breach: Breach | None = None
+        self._ended = False
         self._receive = receive
         self._limits = limits
         self._whole = whole
@@ -203,7 +211,8 @@ class Relay:
                     f"the request body is larger than {most} MiB",
                     {"limit": "request_body_mib", "bytes_max": self._limits.request_body_bytes},
                 )
-                raise RelayFailed(Outcome.CANCELED, problem) from None
+                breach = Breach("request_body_mib", most + 1, most)
+                raise RelayFailed(Outcome.CANCELED, problem, breach) from None
             raise
         self._disarm()
 
@@ -215,12 +224,20 @@ class Relay:
             left_s = self._deadline_s - self._loop.time()
             if left_s <= 0:
                 self.timed_out = True
-                self._abort()
-                sender, self._sender = self._sender, None
-                if sender is not None and sender.cancel():
-                    sender.uncancel()  # ours alone: `_pass_on` turns it into an error
+                name = "idle_ms" if self.begun else "first_byte_ms"
+                most = self._limits.idle_ms if self.begun else self._limits.first_byte_ms
+                self.breach = Breach(name, most - int(left_s * 1000), most)
+                self.end()
                 return
             self._timer = self._loop.call_later(left_s, self._tick)
+
+    def end(self) -> None:
+        """Break off: whoever waits for the guest, or for the client, gets a WireError."""
+        self._ended = True
+        self._abort()
+        sender, self._sender = self._sender, None
+        if sender is not None and sender.cancel():
+            sender.uncancel()  # ours alone: `_pass_on` turns it into an error
 
     def _disarm(self) -> None:
         self._first_byte_s = 0.0
@@ -237,6 +254,7 @@ class Relay:
         """
         exchange = self.exchange
         send = self.send
+        self.begun = True
         if exchange.complete:
             body = exchange.take()
             self._release()
@@ -266,7 +284,7 @@ class Relay:
         try:
             await self.send({"type": "http.response.body", "body": body, "more_body": True})
         except asyncio.CancelledError:
-            if self._sender is not None or not self.timed_out:
+            if self._sender is not None or not self._ended:
                 raise
             raise WireError("the caller does not read") from None
         finally:

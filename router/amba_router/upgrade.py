@@ -20,11 +20,14 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers as Fields
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 
+from amba_router.patience import Outflow, reset
 from amba_router.problem import BAD_REQUEST, INTERNAL, Problem
+from amba_runtime import limits
 from amba_runtime.wire import Headers
 
 logger = logging.getLogger("amba.edge")
@@ -61,6 +64,8 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Judged(max_size=config.ws_max_size, logger=self.conn.logger)
         self._refusal: tuple[int, Headers, bytearray] | None = None
+        self._outflow: Outflow | None = None
+        self._looking: asyncio.TimerHandle | None = None
 
     def begin(self, target: bytes, headers: Headers, rest: bytes) -> None:
         """Take a judged request.
@@ -73,6 +78,48 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         self.handle_connect(Request(target.decode("ascii"), fields))
         if rest and not self.transport.is_closing():
             self.data_received(rest)
+
+    # a client that does not read, or sends what costs more than it weighs
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Look at what the client takes, from time to time."""
+        super().connection_made(transport)
+        self._outflow = Outflow(self.transport, self.loop)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left."""
+        if self._looking is not None:
+            self._looking.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        if self._outflow is not None and self._outflow.stuck(paused=not self.writable.is_set()):
+            reset(self.transport)
+        else:
+            self._looking = self.loop.call_later(Outflow.look_s(), self._look)
+
+    def handle_ping(self) -> None:
+        """Answer; one that does not read our answers is not read either."""
+        super().handle_ping()
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again, so that it may be read."""
+        super().resume_writing()
+        if self._outflow is not None:
+            self._outflow.moved()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    def handle_cont(self, event: Frame) -> None:
+        """A piece of a message; empty ones have no size, but are counted."""
+        if len(self.frames) >= limits.WEBSOCKET_FRAGMENTS.value:
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            self.handle_parser_exception()
+        elif not self.close_sent:
+            super().handle_cont(event)
 
     async def run_asgi(self) -> None:
         """Run the app; one that fails is told in the log, and its client as honestly as it goes."""

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from amba_runtime import limits
 from amba_runtime.limits import Setting
@@ -29,6 +29,9 @@ from .config_values import (
 )
 from .problems import KeyPath, Problems, TomlLines, did_you_mean, dotted, one_of, shown
 
+if TYPE_CHECKING:
+    from amba_runtime.egress_rules import EgressRules
+
 T = TypeVar("T")
 D = TypeVar("D")
 E = TypeVar("E", bound=StrEnum)
@@ -46,6 +49,8 @@ _ELSEWHERE = {
 }
 """Keys that users of other tools expect, and where their matter goes here."""
 
+_EGRESS_ELSEWHERE = {"allow": "what all functions may reach besides stands in [egress] allow"}
+
 _PROJECT_KEYS = (
     "project",
     "functions",
@@ -55,7 +60,7 @@ _PROJECT_KEYS = (
     "egress",
     "compatibility_date",
 )
-_FUNCTION_KEYS = ("entry", "rate_limit", "schedules", "engine", "limits")
+_FUNCTION_KEYS = ("entry", "rate_limit", "schedules", "engine", "limits", "egress")
 _WINDOW = re.compile(r"([0-9]{1,9})([smh])\Z")
 _WINDOW_S = {"s": 1, "m": 60, "h": 3600}
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*,/-]{1,64}\Z")
@@ -112,6 +117,7 @@ class ConfigReader:
             schedules=self.take(table, path, "schedules", self.schedules, ()),
             engine=self.take(table, path, "engine", self.engine, EngineChoice.AUTO),
             limits=self.take(table, path, "limits", self.limits, NOTHING_SET),
+            egress=self.take(table, path, "egress", self.egress_rules, None),
         )
 
     def limits(self, path: KeyPath, value: object) -> Mapping[str, int]:
@@ -139,6 +145,16 @@ class ConfigReader:
     def egress(self, path: KeyPath, value: object) -> tuple[EgressTarget, ...]:
         table = self.table(path, value, ("allow",))
         return self.take(table, path, "allow", lambda p, v: self.array(p, v, self.target), ())
+
+    def egress_rules(self, path: KeyPath, value: object) -> EgressRules | None:
+        from amba_runtime.egress_rules import EgressRules, RuleError
+
+        table = self.table(path, value, ("only", "secrets"), _EGRESS_ELSEWHERE)
+        try:
+            return EgressRules.of(table)
+        except RuleError as error:
+            self.note((*path, *error.path), str(error))
+            return None
 
     # --- values ---
 

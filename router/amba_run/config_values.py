@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from amba_runtime.limits import FunctionLimits
+
+if TYPE_CHECKING:  # only functions with such rules pay for it: start-up time counts
+    from amba_runtime.egress_rules import EgressRules
 
 COMPATIBILITY_DATE = "2026-01-01"
 """The default, the same for dev, check and node. Source: interface.md section 4."""
@@ -76,6 +79,7 @@ class FunctionConfig:
     Attributes:
         entry: as written, relative to the folder; None for a function found in PATH.
         limits: only what is set here; `ProjectConfig.limits_for` has what is in force.
+        egress: what it may reach at most, and its secrets that stay outside; None rules nothing.
         place: `amba.toml:12`, for messages.
     """
 
@@ -86,6 +90,7 @@ class FunctionConfig:
     schedules: tuple[Schedule, ...] = ()
     engine: EngineChoice = EngineChoice.AUTO
     limits: Mapping[str, int] = field(default_factory=lambda: NOTHING_SET)
+    egress: EgressRules | None = None
 
 
 NO_FUNCTIONS: Mapping[str, FunctionConfig] = MappingProxyType({})

@@ -21,6 +21,7 @@ from amba_bundler.esbuild import Esbuild
 from amba_bundler.messages import BuildFailed, render_errors
 from amba_bundler.scan import EsbuildScan
 from amba_router.identity import Identity
+from amba_router.pages import Pages
 from amba_router.routes import Project, Route
 from amba_run import dev_state
 from amba_run.config import CONFIG_FILES, ProjectConfig, load_config
@@ -34,11 +35,13 @@ from amba_run.watcher import Watcher
 from amba_runtime import limits
 from amba_runtime.admission import admit
 from amba_runtime.clock import Clock
+from amba_runtime.egress_rules import NO_RULES
 from amba_runtime.engine.base import Engine
 from amba_runtime.errors import AmbaRunError, UserCode, UserError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import FunctionName
 from amba_runtime.pool import Slot
+from amba_runtime.turnstile import Turnstile
 from amba_runtime.violations import NO_PYTHON, Rejected, Violation
 
 
@@ -56,6 +59,8 @@ class DevOptions:
     watch: bool = True
     token: str | None = None
     """What callers from beyond loopback have to know; needed to listen there."""
+    allow_origin: tuple[str, ...] = ()
+    """Web pages that may call besides those of this machine."""
 
 
 @dataclass(slots=True)
@@ -118,8 +123,10 @@ class DevServer:
             state=options.state,
             egress_allow=(*allow, *options.allow_egress),
             token=options.token,
+            pages=Pages(options.allow_origin),
+            turnstile=Turnstile(clock, most=limits.DEV_CONCURRENCY.value),
         )
-        self.node.journal.listen(say.requests, say.late)
+        self.node.journal.listen(say.requests, say.late, say.limit)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop; everything has ended on return.
@@ -177,7 +184,7 @@ class DevServer:
             say()
         self._warn(found.warnings)
         self._warn(self._secrets.warnings)
-        self._warn_of_limits()
+        self._warn_of_walls()
         if not self._functions:
             self._say.warn(
                 f"{options.path} holds no functions yet: save one as hello.js, such as\n  "
@@ -204,6 +211,7 @@ class DevServer:
             "origin": self.node.origin,
             "state": str(self._options.state),
             "engine": self._engine.name,
+            "sandbox": self._engine.sandbox.tier,
             "project": {"id": project.id, "slug": project.slug},
             "functions": [
                 {"name": name, "url": f"{origin}/{name}", "version": f.version}
@@ -213,17 +221,18 @@ class DevServer:
             "keys": {"pat": c.pat, "client": c.client_key, "server": c.server_key},
         }
 
+    def _warn_of_walls(self) -> None:
+        """Where there are none, though they were asked for: allowed, and told (tiers, 4.2)."""
+        walls = self._engine.sandbox
+        if walls.notes and walls.tier < 2:
+            self._say.warn(
+                f"no walls around functions here (tier {walls.tier}: {'; '.join(walls.notes)}): "
+                "run only code that you trust; amba-run doctor says more"
+            )
+
     def _warn(self, messages: Iterable[str]) -> None:
         for message in messages:
             self._say.warn(message)
-
-    def _warn_of_limits(self) -> None:
-        """A limit that is set and not guarded yet must not look as if it were."""
-        config = self._config
-        named = {*config.limits, *(n for f in config.functions.values() for n in f.limits)}
-        idle = sorted(named - limits.ENFORCED)
-        if idle:
-            self._say.warn(f"set, but nothing enforces them in this release: {', '.join(idle)}")
 
     # what is served
 
@@ -337,11 +346,13 @@ class DevServer:
         built = await build(source.entry, BuildOptions(root=self._folder), esbuild=self._esbuild)
         function.inputs = frozenset(built.inputs)
         config = self._config
+        own = config.functions.get(source.name)
         settings = (
             self._secrets.env(),
             config.limits_for(source.name, FunctionLimits.dev()),
             config.storage,
             config.compatibility_date,
+            own.egress if own is not None and own.egress is not None else NO_RULES,
         )
         serving = (built.bundle.sha256, settings)
         if serving == function.serving and function.route.slot is not None:
@@ -349,7 +360,7 @@ class DevServer:
             function.route.broken = None
             return False
         project = self.node.projects.all()[0]
-        secrets, function_limits, storage, date = settings
+        secrets, function_limits, storage, date, egress = settings
 
         async def start() -> Slot:
             return await self.node.start(
@@ -361,6 +372,7 @@ class DevServer:
                 limits=function_limits,
                 storage=storage,
                 compatibility_date=date,
+                egress=egress,
             )
 
         slot = await admit(
@@ -443,7 +455,6 @@ class DevServer:
         before, self._config = self._config, config
         self._secrets = secrets
         self._warn(secrets.warnings)
-        self._warn_of_limits()
         if (before.project_slug, before.egress_allow) != (config.project_slug, config.egress_allow):
             self._say.warn("the project's slug and [egress] allow take effect at the next start")
         await self._rediscover(project)

@@ -22,6 +22,8 @@ from amba_run.config import Environment
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.errors import AmbaRunError, UserError
+from amba_runtime.sandbox import STRONGEST, Sandbox
+from amba_runtime.sandbox.cgroups import Cgroups
 
 PROC = Path("/proc")
 _VERSION_DATE = re.compile(r"workerd (\d{4}-\d{2}-\d{2})")
@@ -51,7 +53,6 @@ def examine(environment: Environment, clock: Clock) -> Iterator[Finding]:
     yield libc()
     yield from workerd(environment, clock)
     yield esbuild(environment)
-    yield sandbox()
     yield name_resolution("x.localhost", addresses)
     yield ipv6_loopback()
     yield open_files()
@@ -79,20 +80,22 @@ def libc() -> Finding:
 
 
 def workerd(environment: Environment, clock: Clock) -> Iterator[Finding]:
-    """The engine: that it runs, how old it is, and that it serves a function."""
+    """The engine: that it runs, how old it is, that it serves a function, and in which walls."""
     from amba_runtime.engine.workerd.engine import find_workerd
 
     try:
         path = find_workerd(str(environment.workerd) if environment.workerd else None)
     except UserError as error:
         yield Finding("workerd", State.FAIL, error.message, error.hint)
+        yield _UNTRIED
         return
     version, fault = _version_of(path)
     if fault:
         yield Finding("workerd", State.FAIL, fault, _program_fix("AMBA_RUN_WORKERD", environment))
+        yield _UNTRIED
         return
     yield engine_age(version, path, clock)
-    yield _engine_serves(path, clock)
+    yield from _engine_serves(path, clock)
 
 
 def engine_age(version: str, path: Path, clock: Clock) -> Finding:
@@ -109,7 +112,7 @@ def engine_age(version: str, path: Path, clock: Clock) -> Finding:
     return Finding("workerd", State.OK, detail)
 
 
-def _engine_serves(path: Path, clock: Clock) -> Finding:
+def _engine_serves(path: Path, clock: Clock) -> Iterator[Finding]:
     import asyncio
 
     from amba_runtime.engine.base import StartFailed, Surroundings
@@ -120,25 +123,32 @@ def _engine_serves(path: Path, clock: Clock) -> Finding:
     async def nothing(_request: Request) -> Response:
         return Response(404)
 
+    engine = WorkerdEngine(program=path)
+    memory: list[Finding] = []
+
     async def start() -> float:
-        engine = WorkerdEngine(program=path)
         around = Surroundings(nothing, None, lambda _label, _tell: None, lambda _reason: None)
         manifest = Manifest(ProjectId("doctor"), FunctionName("doctor"), 1, (), False, "2026-01-01")
         code = b"export default { fetch() { return new Response('well') } };"
-        began_s = clock.monotonic_s()
         try:
+            await engine.open()
+            memory.append(memory_cap(engine.cgroups))
+            began_s = clock.monotonic_s()
             isolate = await engine.start(manifest, Bundle.of(code), around)
             await isolate.describe()
+            return clock.monotonic_s() - began_s
         finally:
             await engine.close()
-        return clock.monotonic_s() - began_s
 
     try:
         seconds = asyncio.run(start())
     except (AmbaRunError, StartFailed, OSError) as error:
         fix = "run `amba-run dev` on one function: the message above says what the system refused"
-        return Finding("engine", State.FAIL, f"no function starts: {error}", fix)
-    return Finding("engine", State.OK, f"starts a function in {seconds * 1000:.0f} ms")
+        yield Finding("engine", State.FAIL, f"no function starts: {error}", fix)
+    else:
+        yield Finding("engine", State.OK, f"starts a function in {seconds * 1000:.0f} ms")
+    yield sandbox(engine.sandbox)
+    yield from memory
 
 
 def esbuild(environment: Environment) -> Finding:
@@ -184,20 +194,36 @@ def _program_fix(variable: str, environment: Environment) -> str:
     return "pip install --force-reinstall amba-run, with the wheel made for this machine"
 
 
-def sandbox() -> Finding:
-    """How strong the walls around a function are, said bluntly."""
-    from amba_runtime.sandbox import Sandbox
+_UNTRIED = Finding(
+    "sandbox",
+    State.WARN,
+    "not tried: there is no engine to try it with",
+    "mend workerd first: see above",
+)
 
-    walls = Sandbox()
-    detail = f"tier {walls.tier}: {walls.description}"
-    if walls.tier == 0:
-        return Finding(
-            "sandbox",
-            State.WARN,
-            f"{detail}. The engine alone is not a hardened sandbox",
-            "run only functions whose code you trust",
-        )
-    return Finding("sandbox", State.OK, detail)
+
+def sandbox(walls: Sandbox) -> Finding:
+    """How strong the walls around a function are, said bluntly (reliability.md 4.2)."""
+    why = "".join(f"; {note}" for note in walls.notes)
+    detail = f"tier {walls.tier}: {walls.description}{why}"
+    if walls.tier >= STRONGEST:
+        return Finding("sandbox", State.OK, detail)
+    if walls.tier < 2:
+        detail += ". The engine alone is not a hardened sandbox: run only code that you trust"
+    else:
+        detail += ". Enough for dev and check; a node takes tier 3"
+    fix = walls.fix or "none is known; run it on a Linux machine with user namespaces for more"
+    return Finding("sandbox", State.WARN, detail, fix)
+
+
+def memory_cap(cgroups: Cgroups) -> Finding:
+    """Who ends a function that takes too much memory: the kernel, or our watchdog's looks."""
+    if "memory" in cgroups.controllers:
+        detail = f"the kernel caps each function (control groups, version {cgroups.version})"
+        return Finding("memory", State.OK, detail)
+    fix = "give it a group of its own: systemd-run --scope -p Delegate=yes, or a unit with it"
+    detail = f"watched by looking, which can be some milliseconds late: {cgroups.note}"
+    return Finding("memory", State.WARN, detail, fix)
 
 
 def addresses(name: str) -> list[str]:
@@ -251,7 +277,7 @@ def judge_open_files(soft: int, hard: int, *, unlimited: int) -> Finding:
 
 def temporary_folder(folder: Path) -> Finding:
     """Where private sockets live: writable, and short enough for a Unix socket's path."""
-    longest = len(os.fsencode(folder)) + len("/amba-12345678/12345678/control.sock")
+    longest = len(os.fsencode(folder)) + len("/amba-12345678/12345678/in/egress.sock")
     if longest > limits.UNIX_PATH_BYTES.value:
         detail = f"{folder} is too long for a Unix socket in it"
         return Finding("tmp", State.FAIL, detail, "set TMPDIR to a short path, such as /tmp")

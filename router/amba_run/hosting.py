@@ -35,6 +35,7 @@ from amba_run.stack_maps import StackMaps
 from amba_runtime import admission
 from amba_runtime import limits as bounds
 from amba_runtime.clock import Clock
+from amba_runtime.egress_rules import EgressRules
 from amba_runtime.engine.base import Description
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
@@ -105,7 +106,7 @@ class Hosting:
         self.logs = LogStore(clock, self.maps.mapper)
         self.logs.hear(node.journal)
         self.metrics = Metrics()
-        node.journal.listen(self.metrics.batch, self.metrics.late)
+        node.journal.listen(self.metrics.batch, self.metrics.late, self.metrics.limit)
         self._node = node
         self._store = store
         self._scan = scan
@@ -140,6 +141,7 @@ class Hosting:
         limits: Mapping[str, int],
         env: tuple[tuple[str, SecretText], ...],
         storage: bool,
+        egress: EgressRules,
     ) -> HostedTrial:
         """See `Host.trial`."""
         hosted = self._of(project.id)
@@ -156,6 +158,7 @@ class Hosting:
                 limits=settings,
                 storage=storage,
                 compatibility_date=COMPATIBILITY_DATE,
+                egress=egress,
             )
             slot.enter()  # until it serves, its trial is what it has under way
             self._on_trial.add(slot)
@@ -212,7 +215,7 @@ class Hosting:
             slot = self._dormant(deployment, hosted, keyring)
         else:
             self._end_trial(slot)
-            slot.keep_in(self._kept(deployment, keyring))
+            self._node.keep_in(slot, self._kept(deployment, keyring))
         hosted.serving[deployment.name] = deployment
         route = self._node.route(hosted.project, deployment.name)
         route.counter = self._counter(deployment, route.counter)
@@ -390,7 +393,9 @@ class Hosting:
             storage=hosted.record.storage,
             compatibility_date=COMPATIBILITY_DATE,
         )
-        return self._node.dormant(manifest, settings, self._kept(deployment, keyring))
+        return self._node.dormant(
+            manifest, settings, self._kept(deployment, keyring), deployment.egress
+        )
 
     def _kept(self, deployment: Deployment, keyring: Keyring) -> _Kept:
         return _Kept(self._store, self._node, deployment.project_id, deployment.id, keyring)

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from amba_router.asgi import App, Scope, Send
+from amba_router.denials import DenialLog
 from amba_router.dispatch import Dispatcher
 from amba_router.forwarded import BehindProxies, Proxies
 from amba_router.hosts import Hosts
@@ -22,21 +24,28 @@ from amba_router.identity import NOBODY, Identities, Identity
 from amba_router.journal import Journal
 from amba_router.outbound import Outbound, SystemResolver
 from amba_router.outbound_client import OutboundClient, TrustedRoots
+from amba_router.pace import Pace
+from amba_router.pages import Pages
 from amba_router.platform import Platform
 from amba_router.routes import Project, Projects, Route
 from amba_router.services.storage.routes import serve_object
 from amba_router.services.storage.service import StorageService
 from amba_router.signing import Keyring
 from amba_router.store.state import State
-from amba_run.gate import Gate
+from amba_run.gate import Gate, PageGuard
+from amba_run.machine import MachineAddresses
 from amba_run.serve import Listener, bind, own_addresses
 from amba_runtime.bindings.platform import platform_env
 from amba_runtime.clock import Clock
-from amba_runtime.egress import EgressPolicy, OwnAddresses
+from amba_runtime.egress import AddressTable, EgressPolicy, OwnAddresses, Resolver
+from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.engine.base import Engine
-from amba_runtime.limits import FunctionLimits
+from amba_runtime.limits import OWN_CALLS_AT_ONCE, FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
+from amba_runtime.outcome import Action, Breach
 from amba_runtime.slot import Env, Kept, Room, Slot
+from amba_runtime.supervisor import Watchdog
+from amba_runtime.turnstile import Turnstile
 
 SUFFIX = "fn.localhost"
 CDN_SUFFIX = "cdn.localhost"
@@ -98,15 +107,23 @@ class Node:
         addresses: Addresses | None = None,
         proxies: Proxies | None = None,
         room: Room | None = None,
+        resolver: Resolver | None = None,
+        table: AddressTable | None = None,
+        pages: Pages | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
         """Args:
         state: a folder that is opened at the first use of STORAGE, or one that is open.
         token: what callers from beyond loopback have to know; None asks nothing.
         proxies: whose word on a caller's address counts.
         room: who may have an isolate at all; None is everybody.
+        resolver: of the names that functions ask for; None is the machine's.
+        table: what no function may reach; None is the usual table and this machine's addresses.
+        pages: whose web pages may call, for a server on a laptop; None is everybody's.
+        turnstile: how many invocations may be under way; None is a node's usual number.
         """
         self.addresses = addresses or Addresses()
-        self.journal = Journal()
+        self.journal = Journal(clock)
         self.projects = Projects()
         self.origin = ""
         self.port = 0
@@ -117,6 +134,12 @@ class Node:
         self._token = token
         self._proxies = proxies
         self._room = room
+        self._watchdog = Watchdog(clock)
+        self._pace = Pace(OWN_CALLS_AT_ONCE.value)
+        self._resolver = resolver
+        self._table = table
+        self._pages = pages
+        self.turnstile = turnstile or Turnstile(clock)
         self._roots = TrustedRoots()
         self._storage = StorageService(state, clock)
         self._sockets: list[socket.socket] = []
@@ -138,14 +161,8 @@ class Node:
         """
         self._sockets = bind(host, port)
         self.port = self._sockets[0].getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, not a bind
-        if everywhere or host == "localhost":
-            shown = "127.0.0.1"
+        shown, platform_hosts = _named_by(host)
         self.origin = f"http://{shown}:{self.port}"
-        platform_hosts = LOOPBACK_NAMES | {shown}
-        if everywhere:
-            platform_hosts |= own_addresses()
         self._public = urlsplit(self.addresses.public_url or self.origin)
         platform_hosts |= {_host_of(self._public)}
         addresses = self.addresses
@@ -160,8 +177,9 @@ class Node:
                 api_hosts=platform_hosts,
                 scheme=self._public.scheme,
             ),
-            resolver=SystemResolver(),
+            resolver=self._resolver or SystemResolver(),
             allow=self._egress_allow,
+            table=self._table or AddressTable(machine=MachineAddresses(self._clock)),
         )
         self._dispatcher = Dispatcher(
             hosts=hosts,
@@ -177,6 +195,8 @@ class Node:
         """Answer requests from here on."""
         assert self._dispatcher is not None
         app: App = self._dispatcher
+        if self._pages is not None:
+            app = PageGuard(app, self._pages)
         if self._token is not None:
             app = Gate(app, self._token)
         if self._proxies is not None:
@@ -201,7 +221,11 @@ class Node:
     def add(self, tenant: Tenant) -> Project:
         """Make a project reachable, in the place of one with its slug."""
         identities = Identities(
-            tenant.id, session_key=tenant.session_key, clock=self._clock, persona=tenant.persona
+            tenant.id,
+            session_key=tenant.session_key,
+            clock=self._clock,
+            persona=tenant.persona,
+            pages=self._pages,
         )
         for pat, developer_id in tenant.pats:
             identities.add_pat(pat, developer_id)
@@ -233,6 +257,7 @@ class Node:
         limits: FunctionLimits,
         storage: bool,
         compatibility_date: str,
+        egress: EgressRules = NO_RULES,
     ) -> Slot:
         """Start a version without letting it serve yet.
 
@@ -248,7 +273,7 @@ class Node:
             storage,
             compatibility_date,
         )
-        slot = self._slot(manifest, bundle, limits, None)
+        slot = self._slot(manifest, bundle, limits, None, egress)
         try:
             await slot.start()
         except BaseException:
@@ -256,9 +281,19 @@ class Node:
             raise
         return slot
 
-    def dormant(self, manifest: Manifest, limits: FunctionLimits, kept: Kept) -> Slot:
+    def dormant(
+        self,
+        manifest: Manifest,
+        limits: FunctionLimits,
+        kept: Kept,
+        egress: EgressRules = NO_RULES,
+    ) -> Slot:
         """A version that was deployed earlier: its first request starts it."""
-        return self._slot(manifest, None, limits, kept)
+        return self._slot(manifest, None, limits, kept, egress)
+
+    def keep_in(self, slot: Slot, kept: Kept) -> None:
+        """From here on a slot's content is read from there, but secrets that stay outside."""
+        slot.keep_in(self._outbounds[id(slot)].placeholders.kept(kept))
 
     def platform_env(self, project_id: str, keyring: Keyring) -> Env:
         """The strings that every function of a project gets, as of now.
@@ -276,26 +311,49 @@ class Node:
         )
 
     def _slot(
-        self, manifest: Manifest, bundle: Bundle | None, limits: FunctionLimits, kept: Kept | None
+        self,
+        manifest: Manifest,
+        bundle: Bundle | None,
+        limits: FunctionLimits,
+        kept: Kept | None,
+        egress: EgressRules,
     ) -> Slot:
         assert self._dispatcher is not None
         assert self._policy is not None
-        client = OutboundClient(self._roots)
-        outbound = Outbound(self._policy, self._dispatcher, client, shut=kept is None)
+        outbound = Outbound(
+            self._policy,
+            self._dispatcher,
+            OutboundClient(self._roots),
+            on_denied=DenialLog(
+                f"project {manifest.project_id} function {manifest.name}", self._clock
+            ),
+            shut=kept is None,
+            rules=egress,
+            pace=self._pace,
+        )
         slot = Slot(
             self._engine,
-            manifest,
+            replace(manifest, env=outbound.placeholders.mask(manifest.env)),
             bundle,
             limits_=limits,
             egress=outbound,
             storage=self._storage.bucket(manifest.project_id) if manifest.storage else None,
             late=self.journal.late,
             clock=self._clock,
-            kept=kept,
+            kept=None if kept is None else outbound.placeholders.kept(kept),
             room=self._room,
+            breached=self.journal.breach,
+            watchdog=self._watchdog,
+            gate=self.turnstile.gate(manifest.project_id, limits.concurrency),
         )
+        outbound.attach(slot.tell_header, slot.hop_of, partial(self._breached, slot))
         self._outbounds[id(slot)] = outbound
         return slot
+
+    def _breached(self, slot: Slot, request_id: str, breach: Breach) -> None:
+        """A limit that the shim keeps was passed: log lines are cut off, the rest refused."""
+        action: Action = "cut" if breach.limit == "log_kib" else "refused"
+        self.journal.breach(slot, request_id, breach, action)
 
     def activate(self, route: Route, slot: Slot) -> None:
         """Let a started version serve; the one before drains and ends by itself."""
@@ -357,6 +415,7 @@ class Node:
             grace_s: requests under way have so long.
         """
         self._ready = False
+        self.turnstile.close()
         if self._listener is not None:
             await self._listener.close(grace_s=grace_s)
         for listener in self._sockets:
@@ -368,6 +427,7 @@ class Node:
         await asyncio.gather(*self._retiring, return_exceptions=True)
         with contextlib.suppress(Exception):
             await asyncio.gather(*[o.close() for o in self._outbounds.values()])
+        await self._watchdog.close()
         await self._engine.close()
         await self._storage.close()
 
@@ -378,6 +438,21 @@ class Node:
             for route in project.routes.values()
             if route.slot is not None
         ]
+
+
+def _named_by(host: str) -> tuple[str, frozenset[str]]:
+    """How a listener's host is shown, and the names by which callers may ask for it."""
+    shown = f"[{host}]" if ":" in host else host.lower()
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, not a bind
+    if everywhere or host == "localhost":
+        shown = "127.0.0.1"
+    names = LOOPBACK_NAMES | {shown}
+    return shown, names | own_addresses() if everywhere else names
+
+
+def listener_hosts(host: str) -> Hosts:
+    """What a listener with nothing but a bare host answers for: metrics."""
+    return Hosts(suffix=SUFFIX, cdn_suffix=CDN_SUFFIX, platform=_named_by(host)[1])
 
 
 def _no_control(ready: Callable[[], bool]) -> App:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TextIO
 
-from amba_router.journal import Invocation
+from amba_router.journal import Invocation, LimitEvent
 from amba_router.logs import Mappers, is_stack
+from amba_run.breaches import Pace
 from amba_run.report import JsonReporter, Out, neutral
 from amba_runtime.outcome import Tell
 from amba_runtime.slot import Slot
@@ -22,6 +23,7 @@ class NodeReporter(Protocol):
     def told(self) -> bool: ...
     def requests(self, invocations: Sequence[Invocation]) -> None: ...
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None: ...
+    def limit(self, event: LimitEvent) -> None: ...
     def warn(self, message: str) -> None: ...
     def say(self, message: str) -> None: ...
     def stopping(self) -> None: ...
@@ -33,6 +35,7 @@ class NodeTalk:
 
     def __init__(self, stderr: TextIO) -> None:
         self._err = Out(stderr, lost=lambda n: f"({n} more lines were dropped)\n")
+        self._pace = Pace()
 
     def ready(self, facts: dict[str, Any]) -> None:
         """One line; another one with the first token of a new state directory."""
@@ -51,6 +54,12 @@ class NodeTalk:
 
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
         """Nothing."""
+
+    def limit(self, event: LimitEvent) -> None:
+        """Isolates that were ended; the rest is for `functions logs` and the metrics."""
+        text = self._pace.text(event) if event.action == "killed" else ""
+        if text:
+            self._err.write(f"{neutral(event.project)}: {neutral(text)}\n")
 
     def warn(self, message: str) -> None:
         """Something a person should know."""

@@ -24,8 +24,9 @@ from amba_router.store.control_records import CreatedProject, NewProject, Snapsh
 from amba_router.store.state import State
 from amba_run import __version__
 from amba_run.dev_state import DEVELOPER_ID
+from amba_run.gate import HostGuard
 from amba_run.hosting import Hosting
-from amba_run.node import Addresses, Node
+from amba_run.node import Addresses, Node, listener_hosts
 from amba_run.node_report import NodeJson, NodeReporter
 from amba_run.serve import Listener, bind
 from amba_runtime import limits
@@ -33,11 +34,11 @@ from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.pool import Pool
-from amba_runtime.sandbox import Sandbox
+from amba_runtime.turnstile import Turnstile
 
 SANDBOXES = ("strict", "best-effort", "off")
-STRICT_TIER = 1
-"""The weakest tier that `strict` takes: a jail of its own per engine process."""
+STRICT_TIER = 3
+"""The weakest tier that `strict` takes (reliability.md 4.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class NodeOptions:
     port: int = 8788
     addresses: Addresses = field(default_factory=Addresses)
     trust_proxy: tuple[str, ...] = ()
-    sandbox: str = "best-effort"
+    sandbox: str = "strict"
     allow_egress: tuple[str, ...] = ()
     metrics_listen: tuple[str, int] | None = None
     live_isolates: int = limits.LIVE_ISOLATES.value
@@ -67,14 +68,12 @@ class NodeServer:
         esbuild: Esbuild,
         clock: Clock,
         say: NodeReporter,
-        sandbox: Sandbox | None = None,
     ) -> None:
         self._options = options
         self._engine = engine
         self._esbuild = esbuild
         self._clock = clock
         self._say = say
-        self._sandbox = sandbox or Sandbox()
         self._proxies = Proxies(options.trust_proxy) if options.trust_proxy else None
         self.ready = False
 
@@ -87,8 +86,10 @@ class NodeServer:
         Raises:
             UserError: the state directory, the port or an option cannot be used.
         """
-        self._check_sandbox()
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._engine.close)
+            await self._engine.open()
+            self._check_sandbox()
             state = await State.open(self._options.state, self._clock)
             stack.push_async_callback(state.close)
             for line in state.repairs.lines():
@@ -113,13 +114,15 @@ class NodeServer:
             addresses=options.addresses,
             proxies=self._proxies,
             room=pool,
+            turnstile=Turnstile(self._clock, of_project=limits.PROJECT_CONCURRENCY.value),
         )
         stack.push_async_callback(self._esbuild.close)
         hosting = Hosting(node, store, scan=EsbuildScan(self._esbuild), clock=self._clock)
-        node.journal.listen(self._say.requests, self._say.late)
+        node.journal.listen(self._say.requests, self._say.late, self._say.limit)
         if isinstance(self._say, NodeJson):
             self._say.map_with(hosting.maps.mapper)
         _count_isolates(hosting.metrics, pool)
+        _count_turns(hosting.metrics, node.turnstile)
         api = _Api()
         stack.push_async_callback(self._close, node, hosting, api, pool, now)
         await self._bind(node, hosting, api)
@@ -165,6 +168,7 @@ class NodeServer:
             "origin": node.origin,
             "state": str(self._options.state),
             "engine": self._engine.name,
+            "sandbox": self._engine.sandbox.tier,
         }
         if pat is not None:
             facts["keys"] = {"pat": pat}
@@ -195,20 +199,22 @@ class NodeServer:
         return self._options.sandbox == "off"
 
     def _check_sandbox(self) -> None:
-        tier = self._sandbox.tier
-        if self._options.sandbox == "strict" and tier < STRICT_TIER:
+        walls = self._engine.sandbox
+        if walls.tier >= STRICT_TIER or self._alone:
+            return
+        have = f"tier {walls.tier}: {walls.description}"
+        why = "".join(f"; {note}" for note in walls.notes)
+        if self._options.sandbox == "strict":
+            other = "use --sandbox best-effort where all functions are yours"
             raise UserError(
                 UserCode.SANDBOX_WEAK,
-                f"--sandbox strict asks for a jail, and there is none here "
-                f"(tier {tier}: {self._sandbox.description})",
-                hint="use --sandbox best-effort where all functions are yours; "
-                "amba-run doctor says more",
+                f"--sandbox strict takes tier {STRICT_TIER}, and there is less here ({have}{why})",
+                hint=f"{walls.fix}\n  or {other}" if walls.fix else other,
             )
-        if self._options.sandbox == "best-effort" and tier < STRICT_TIER:
-            self._say.warn(
-                f"the sandbox is weak here (tier {tier}: {self._sandbox.description}): "
-                "host only functions that you trust"
-            )
+        self._say.warn(
+            f"the sandbox is weak here ({have}{why}): host only functions that you trust; "
+            "amba-run doctor says more"
+        )
 
     def _check_alone(self, snapshot: Snapshot) -> None:
         if self._alone and len(snapshot.projects) > 1:
@@ -224,7 +230,8 @@ class NodeServer:
         if where is None:
             return
         sockets = bind(*where)
-        listener = Listener(MetricsApp(metrics, None, known=None), sockets)
+        app = HostGuard(MetricsApp(metrics, None, known=None), listener_hosts(where[0]))
+        listener = Listener(app, sockets)
         await listener.open()
         stack.push_async_callback(listener.close, grace_s=0.0)
         self._say.say(f"metrics: http://{_shown(sockets[0])}{PATH}")
@@ -264,6 +271,12 @@ def _count_isolates(metrics: Metrics, pool: Pool) -> None:
     metrics.gauge("amba_isolates_live", "gauge", "Isolates alive.", lambda: pool.live)
     metrics.gauge("amba_cold_starts_total", "counter", "Isolates started.", lambda: pool.starts)
     metrics.gauge("amba_evictions_total", "counter", "Idle isolates ended.", lambda: pool.evictions)
+
+
+def _count_turns(metrics: Metrics, turnstile: Turnstile) -> None:
+    inside, waiting = "amba_invocations", "amba_invocations_waiting"
+    metrics.gauge(inside, "gauge", "Invocations under way.", lambda: turnstile.inside)
+    metrics.gauge(waiting, "gauge", "Waiting for their turn.", lambda: len(turnstile.turns))
 
 
 def _shown(listener: socket.socket) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Protocol, TextIO
 
-from amba_router.journal import Invocation
+from amba_router.journal import Invocation, LimitEvent
+from amba_run.breaches import Pace
 from amba_run.stacks import mapped_message, mapped_stack
 from amba_runtime import limits
 from amba_runtime.admission import Violation
@@ -125,6 +126,7 @@ class Reporter(Protocol):
     def rejected(self, name: str, violations: Sequence[Violation]) -> None: ...
     def requests(self, invocations: Sequence[Invocation]) -> None: ...
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None: ...
+    def limit(self, event: LimitEvent) -> None: ...
     def warn(self, message: str) -> None: ...
     def stopping(self) -> None: ...
     def close(self) -> None: ...
@@ -186,6 +188,21 @@ class JsonReporter:
             function=slot.manifest.name,
             logs=[log_json(slot, line) for line in tell.logs],
             exceptions=[exception_json(slot, e) for e in tell.exceptions],
+        )
+
+    def limit(self, event: LimitEvent) -> None:
+        """A limit that was passed, or is near."""
+        breach = event.breach
+        self._say(
+            "limit",
+            limit=breach.limit,
+            used=breach.used,
+            most=breach.most,
+            action=event.action,
+            project=event.project,
+            function=event.function,
+            version=event.version,
+            request_id=event.request_id,
         )
 
     def warn(self, message: str) -> None:
@@ -250,6 +267,7 @@ class TerminalReporter:
     def __init__(self, stream: TextIO, *, colour: bool) -> None:
         self._out = Out(stream, lost=_lost_line)
         self._colour = colour
+        self._pace = Pace()
 
     def _c(self, colour: str, text: str) -> str:
         return f"{colour}{text}{_RESET}" if self._colour else text
@@ -319,6 +337,13 @@ class TerminalReporter:
                 if frame.lstrip().startswith("at "):
                     lines.append(f"      {neutral(frame.strip())}\n")
         return "".join(lines)
+
+    def limit(self, event: LimitEvent) -> None:
+        """One line; the same again within a second is said once."""
+        text = self._pace.text(event)
+        if text:
+            colour = _YELLOW if event.action == "warned" else _RED
+            self._out.write(self._c(colour, neutral(text)) + "\n")
 
     def warn(self, message: str) -> None:
         """Talk."""

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -66,6 +67,9 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sys.platform != "win32":  # inherited by every connection that is accepted
+            unsent = limits.EDGE_UNSENT.value
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
         listener.bind((host, port))
         listener.listen(limits.WIRE_BACKLOG.value)
         listener.setblocking(False)
@@ -114,6 +118,36 @@ def own_addresses() -> frozenset[str]:
     return frozenset(found)
 
 
+def most_connections(open_files: int | None) -> int:
+    """How many clients a listener takes, so that files are left for engines and for us.
+
+    Args:
+        open_files: that this process may have; None is no limit.
+    """
+    if open_files is None:
+        return limits.EDGE_CONNECTIONS.value
+    # each client under way takes a connection to an engine as well
+    room = (open_files - limits.EDGE_FILES.value) // 2
+    return max(limits.EDGE_CONNECTIONS_LEAST.value, min(limits.EDGE_CONNECTIONS.value, room))
+
+
+def _open_files() -> int | None:
+    """How many files this process may open, after asking for as many as it may have at all."""
+    try:
+        import resource
+    except ImportError:
+        return None  # Windows
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * limits.EDGE_CONNECTIONS.value + limits.EDGE_FILES.value
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to whoever runs us, and tells when it accepts connections."""
 
@@ -145,7 +179,7 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(limits.EDGE_KEEP_ALIVE_S.value),
+            limit_concurrency=most_connections(_open_files()),
             ws_max_size=limits.WEBSOCKET_BYTES.value,
             ws_per_message_deflate=False,
         )

@@ -10,7 +10,7 @@ from amba_runtime.manifest import Bundle
 from amba_runtime.pool import Slot
 from amba_runtime.sourcemap import SourceMap
 
-SHIM_MODULES = frozenset({"shim.mjs", "prelude.mjs"})
+SHIM_MODULES = frozenset({"shim.mjs", "prelude.mjs", "subrequests.mjs"})
 BUNDLE_MODULE = "fn.mjs"
 _FRAME = "\n    at "
 

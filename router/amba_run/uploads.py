@@ -76,7 +76,8 @@ async def package(
     named = _name_of(entry, name)
     own = config.functions.get(named) or FunctionConfig(named, "")
     environment = Environment.of_process()
-    async with Esbuild(find_program(environment.esbuild)) as esbuild:
+    builder = Esbuild(find_program(environment.esbuild), memory_max=limits.BUILD_MEMORY.value)
+    async with builder as esbuild:
         warnings: tuple[str, ...] = ()
         if bundle_it:
             root = await asyncio.to_thread(folder.resolve)
@@ -105,6 +106,8 @@ async def package(
     extra = {**config.limits, **own.limits}
     if extra:
         metadata["limits"] = extra
+    if own.egress is not None:
+        metadata["egress"] = own.egress.wire()
     if own.schedules:
         metadata["schedules"] = [{"cron": s.cron, "timezone": s.timezone} for s in own.schedules]
     if own.engine is not EngineChoice.AUTO:

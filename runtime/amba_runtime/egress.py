@@ -8,83 +8,56 @@ and more. Source: reliability.md section 5, section 3.G and measurement B9.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import (
-    AddressValueError,
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
-from typing import Protocol
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Protocol
 
 from amba_runtime import limits
+from amba_runtime.addresses import DENIED_NETWORKS, AddressTable
 from amba_runtime.errors import UserCode, UserError
-
-DENIED_NETWORKS = (
-    ("0.0.0.0/8", "unspecified"),
-    ("10.0.0.0/8", "private"),
-    ("100.64.0.0/10", "carrier-grade NAT"),
-    ("127.0.0.0/8", "loopback"),
-    ("168.63.129.16/32", "cloud metadata"),
-    ("169.254.0.0/16", "link-local"),
-    ("172.16.0.0/12", "private"),
-    ("192.0.0.0/24", "reserved"),
-    ("192.0.2.0/24", "documentation"),
-    ("192.31.196.0/24", "reserved"),
-    ("192.52.193.0/24", "reserved"),
-    ("192.88.99.0/24", "6to4 relay"),
-    ("192.168.0.0/16", "private"),
-    ("192.175.48.0/24", "reserved"),
-    ("198.18.0.0/15", "benchmarking"),
-    ("198.51.100.0/24", "documentation"),
-    ("203.0.113.0/24", "documentation"),
-    ("224.0.0.0/4", "multicast"),
-    ("240.0.0.0/4", "reserved"),
-    ("::/128", "unspecified"),
-    ("::1/128", "loopback"),
-    ("::/96", "IPv4-compatible"),
-    ("::ffff:0:0:0/96", "IPv4-translated"),
-    ("64:ff9b::/96", "NAT64"),
-    ("64:ff9b:1::/48", "NAT64"),
-    ("100::/64", "discard"),
-    ("100:0:0:1::/64", "reserved"),
-    ("2001::/23", "Teredo or reserved"),
-    ("2001:db8::/32", "documentation"),
-    ("2002::/16", "6to4"),
-    ("2620:4f:8000::/48", "reserved"),
-    ("3fff::/20", "documentation"),
-    ("5f00::/16", "segment routing"),
-    ("fc00::/7", "private"),
-    ("fe80::/10", "link-local"),
-    ("fec0::/10", "site-local"),
-    ("ff00::/8", "multicast"),
+from amba_runtime.targets import (
+    Target,
+    TargetError,
+    canonical_host,
+    default_port,
+    parse_target,
+    printable,
 )
-"""Network and its class; IPv4-mapped addresses are judged by the IPv4 address inside.
 
-Source: reliability.md section 3.G (deny table to ship).
+if TYPE_CHECKING:
+    from amba_runtime.egress_rules import EgressRules
+
+__all__ = [
+    "DENIED_NETWORKS",
+    "AddressTable",
+    "Denied",
+    "DeniedReason",
+    "EgressPolicy",
+    "External",
+    "Own",
+    "OwnAddresses",
+    "ResolveError",
+    "Resolver",
+    "Target",
+    "TargetError",
+    "canonical_host",
+    "default_port",
+    "parse_target",
+    "printable",
+]
+
+_PORTS = frozenset(
+    {*(80, 8080, 8880, 2052, 2082, 2086, 2095), *(443, 8443, 2053, 2083, 2087, 2096)}
+)
+"""Where web servers are, and hardly anything that takes HTTP for orders of its own.
+
+Source: reliability.md row G8; Cloudflare's network ports compatible with its proxy.
 """
-
-_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
-"""Upper half of the interface id of any address that embeds IPv4 so. Source: RFC 5214, 6.1."""
-
-_PORTS_REFUSED = {25: "SMTP", 465: "SMTP over TLS", 587: "mail submission"}
 _NAMES_REFUSED = (".local", ".internal", ".home.arpa", ".localhost")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_TARGET = re.compile(
-    rb"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    rb"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
-    rb"(?P<path>/[\x21\x22\x24-\x7e]*)?(?P<query>\?[\x21\x22\x24-\x7e]*)?"
-)
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_SHOWN_BYTES = 200
-_NAME_CHARACTERS_MAX = 253  # RFC 1035 section 2.3.4, without the trailing dot
+_NAMES_OF_ALL = frozenset({"localhost"})
+"""Names of our own in dev that are anybody's on this machine."""
 
 
 class DeniedReason(StrEnum):
@@ -94,6 +67,8 @@ class DeniedReason(StrEnum):
     PORT = "port"
     NAME = "name"
     ADDRESS = "address"
+    NOT_LISTED = "not_listed"
+    UNFIT_SECRET = "unfit_secret"  # noqa: S105
     NOT_EMULATED = "not_emulated"
     NOT_ACTIVE = "not_active"
     UNRESOLVED = "unresolved"
@@ -116,53 +91,36 @@ class Resolver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """An absolute URL as a function asked for it, normalised.
+class Own:
+    """An address of this server.
 
     Attributes:
-        host: lower case, no trailing dot; IPv6 compressed and in brackets.
-        path: origin-form: begins with `/`, with the query, as percent-encoded by the caller.
+        platform: the bare host's: the API and AI, and functions under `/fn/`; else functions'
+            own hosts and the CDN's.
+        function: a function answers there, if any does.
     """
-
-    scheme: str
-    host: str
-    port: int
-    path: bytes
-
-    @property
-    def authority(self) -> str:
-        """What the Host header says: the port only where it is not the scheme's own."""
-        default = _DEFAULT_PORTS.get(self.scheme) == self.port
-        return self.host if default else f"{self.host}:{self.port}"
-
-    @property
-    def origin(self) -> str:
-        """Scheme and authority: fit for logs, since paths and queries may carry secrets."""
-        return f"{self.scheme}://{self.authority}"
-
-    @property
-    def address(self) -> IPv4Address | IPv6Address | None:
-        """The address that the host is written as; None for a name."""
-        try:
-            return ip_address(self.host.strip("[]"))
-        except ValueError:
-            return None
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """An address of this server: `platform` for the API and AI, else functions and CDN."""
 
     target: Target
     platform: bool
+    function: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A host on the network: connect to one of `addresses` (IP literals), to nothing else."""
+    """A host on the network: connect to one of `addresses` (IP literals), to nothing else.
+
+    Attributes:
+        opened: an entry of the allow list lets it through, whatever its addresses are.
+    """
 
     target: Target
     addresses: tuple[str, ...]
+    opened: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        """It is this machine, and nothing else is."""
+        return all(ip_address(address).is_loopback for address in self.addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,94 +136,6 @@ class Denied:
     reason: DeniedReason
     message: str
     hint: str = ""
-
-
-class TargetError(ValueError):
-    """A request target that is not exactly right; the message says what."""
-
-
-def parse_target(raw: bytes) -> Target:
-    """Read the absolute-form target of a request line.
-
-    Engines send what WHATWG URL parsing made (B6); what is not in that form is refused.
-
-    Raises:
-        TargetError: not an absolute http(s) URL, or userinfo, fragment, blanks, a bad host.
-    """
-    match = _TARGET.fullmatch(raw)
-    if match is None:
-        raise TargetError("it is not an absolute URL in normal form")
-    scheme = match["scheme"].decode()
-    if scheme not in _DEFAULT_PORTS:
-        raise TargetError(f"only http and https are spoken, not {scheme}")
-    port = int(match["port"]) if match["port"] else _DEFAULT_PORTS[scheme]
-    if not 1 <= port <= 65535:
-        raise TargetError(f"{port} is not a port")
-    path = (match["path"] or b"/") + (match["query"] or b"")
-    return Target(scheme, canonical_host(match["host"].decode()), port, path)
-
-
-def canonical_host(text: str) -> str:
-    """One spelling per host: lower case, no trailing dot, IPv6 compressed in brackets.
-
-    Raises:
-        TargetError: empty or over-long labels, or a number that is not a dotted quad
-            (`getaddrinfo` would read `0x7f.1` and `127.1` as loopback).
-    """
-    try:
-        if text.startswith("["):
-            address = IPv6Address(text[1:-1])
-            if address.scope_id is not None:
-                raise TargetError(f"{text} has a zone")
-            return f"[{address.compressed}]"
-        name = text.lower().removesuffix(".")
-        labels = name.split(".")
-        if _NUMBER.fullmatch(labels[-1]):
-            return str(IPv4Address(name))
-    except AddressValueError as error:
-        raise TargetError(f"{text} is not an IP address in its usual form") from error
-    if len(name) > _NAME_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, labels)):
-        raise TargetError(f"{text} is not a host name")
-    return name
-
-
-def printable(raw: bytes) -> str:
-    """A hostile target for the log: plain ASCII, control bytes escaped, the query cut off."""
-    return repr(raw.split(b"?", 1)[0][:_SHOWN_BYTES])[2:-1]
-
-
-class AddressTable:
-    """The addresses no function may reach.
-
-    Args:
-        denied: CIDR text and the class it is, both families.
-        own: further networks: the node's own addresses, the operator's ranges and NAT64 prefix.
-    """
-
-    def __init__(
-        self,
-        denied: Iterable[tuple[str, str]] = DENIED_NETWORKS,
-        *,
-        own: Iterable[str] = (),
-    ) -> None:
-        self._v4: list[tuple[IPv4Network, str]] = []
-        self._v6: list[tuple[IPv6Network, str]] = []
-        for text, kind in (*((text, "this node's own") for text in own), *denied):
-            network = ip_network(text)
-            if isinstance(network, IPv4Network):
-                self._v4.append((network, kind))
-            else:
-                self._v6.append((network, kind))
-
-    def objection(self, address: IPv4Address | IPv6Address) -> str | None:
-        """Why this address is denied, such as `loopback (127.0.0.0/8)`; None when it is not."""
-        if isinstance(address, IPv6Address):
-            if address.ipv4_mapped is not None:
-                return self.objection(address.ipv4_mapped)
-            if int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
-                return "ISATAP"
-            return next((f"{kind} ({n})" for n, kind in self._v6 if address in n), None)
-        return next((f"{kind} ({n})" for n, kind in self._v4 if address in n), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +159,12 @@ class OwnAddresses:
     def under_suffix(self, host: str) -> bool:
         """The host is a project's, on the data plane or the CDN (existing or not)."""
         return f".{host}".endswith((f".{self.suffix}", f".{self.cdn_suffix}"))
+
+    def function_at(self, target: Target) -> bool:
+        """A request there is one to a function, on its own host or under `/fn/` (ours)."""
+        if target.host in self.api_hosts:
+            return target.path.startswith(b"/fn/")
+        return f".{target.host}".endswith(f".{self.suffix}")
 
 
 class EgressPolicy:
@@ -316,8 +192,12 @@ class EgressPolicy:
         self._allow = frozenset(_parse_allowed(entry) for entry in allow)
         self._table = table or AddressTable()
 
-    async def decide(self, raw: bytes) -> Own | External | Denied:
-        """Where a request goes, from the target on its request line. Resolves at most once."""
+    async def decide(self, raw: bytes, rules: EgressRules | None = None) -> Own | External | Denied:
+        """Where a request goes, from the target on its request line. Resolves at most once.
+
+        Args:
+            rules: of the function that asks; they narrow what external hosts it may reach.
+        """
         try:
             target = parse_target(raw)
         except TargetError as error:
@@ -326,7 +206,9 @@ class EgressPolicy:
         if (target.scheme, target.port) == (own.scheme, own.port):
             platform = target.host in own.api_hosts
             if platform or own.under_suffix(target.host):
-                return Own(target, platform)
+                return Own(target, platform, own.function_at(target))
+        if rules is not None and not rules.permit(target):
+            return _not_listed(target)
         if (target.host, target.port) in self._allow:
             return await self._resolve(target, checked=False)
         return self._refuse_unresolved(target) or await self._resolve(target, checked=True)
@@ -338,14 +220,18 @@ class EgressPolicy:
             hint = f"this server's functions and objects are at {own.scheme}, port {own.port}"
             message = f"{target.origin} is not where this server is"
             return Denied(target.origin, DeniedReason.NAME, message, hint)
-        service = _PORTS_REFUSED.get(target.port)
-        if service is not None:
-            message = f"port {target.port} ({service}) is closed to functions"
-            return _denied(target, DeniedReason.PORT, message)
+        if target.address is None and target.host in own.api_hosts - _NAMES_OF_ALL:
+            message = f"{target.origin} is this server's name, at another scheme or port"
+            return _denied(target, DeniedReason.NAME, message)
+        address = target.address
         local = f".{target.host}".endswith(_NAMES_REFUSED) or "." not in target.host
-        if local and target.address is None:
+        if local and address is None:
             message = f"{target.host} is a name of the local network"
             return _denied(target, DeniedReason.NAME, message)
+        fits = address is None or self._table.objection(address) is None  # else told as that
+        if fits and target.port not in _PORTS:
+            message = f"port {target.port} is closed to functions"
+            return _denied(target, DeniedReason.PORT, message)
         return None
 
     async def _resolve(self, target: Target, *, checked: bool) -> External | Denied:
@@ -374,7 +260,7 @@ class EgressPolicy:
                 message = f"{via}{address}, which is {objection}"
                 return _denied(target, DeniedReason.ADDRESS, message)
             pinned.append(str(address))
-        return External(target, tuple(dict.fromkeys(pinned)))
+        return External(target, tuple(dict.fromkeys(pinned)), opened=not checked)
 
 
 def _parse_allowed(entry: str) -> tuple[str, int]:
@@ -399,3 +285,15 @@ def _denied(target: Target, reason: DeniedReason, message: str) -> Denied:
     at = f"{target.host}:{target.port}"
     hint = f'to allow it: [egress] allow = ["{at}"] in amba.toml, or --allow-egress {at}'
     return Denied(target.origin, reason, message, hint)
+
+
+def _not_listed(target: Target) -> Denied:
+    """Refused by the function's own allowlist, before any question to a resolver."""
+    port = "" if default_port(target.scheme) == target.port else f":{target.port}"
+    listed = f"{target.host}{port}"
+    return Denied(
+        target.origin,
+        DeniedReason.NOT_LISTED,
+        f"{listed} is not on this function's own allowlist",
+        f'to allow it: add "{listed}" to only of its [functions.NAME.egress] in amba.toml',
+    )

@@ -59,6 +59,7 @@ class InternalCode(StrEnum):
     SECRET_DAMAGED = "SECRET_DAMAGED"  # noqa: S105  a word, not a password
     SPAWNER_GONE = "SPAWNER_GONE"
     STATE_FAILED = "STATE_FAILED"
+    WALLS_MISSING = "WALLS_MISSING"
 
 
 class AmbaRunError(Exception):

@@ -135,10 +135,6 @@ SETTINGS = (
 """The 13 limits of interface.md section 4, in its order."""
 
 
-ENFORCED = frozenset({"first_byte_ms", "idle_ms", "request_body_mib", "startup_ms"})
-"""The others are read, checked and kept, and guarded from the walls issue on."""
-
-
 @dataclass(frozen=True, slots=True)
 class FunctionLimits:
     """The limits in force for one function; units in the names, 0 = off (the four clocks only)."""
@@ -216,7 +212,7 @@ KEY_PREFIX_CHARS = Limit(4, "characters", "of an API key's random part shown aga
 
 # --- the bundler, and the maps that lead back to the user's files ---
 ESBUILD_START_S = Deadline(10.0, "esbuild from its start to its version", "ours; seen 6 ms")
-ESBUILD_BUILD_S = Deadline(60.0, "one build", "ours; seen 1 to 120 ms")
+ESBUILD_BUILD_S = Deadline(10.0, "one build", "ours; seen 1 to 120 ms")
 ESBUILD_STOP_S = Deadline(2.0, "esbuild after its input is closed", "ours; seen 2 ms")
 ESBUILD_PACKET = Limit(256 * MIB, "bytes", "one answer of esbuild", "ours")
 ESBUILD_SAID = Limit(4 * KIB, "bytes", "what a dead esbuild said, kept for the message", "ours")
@@ -349,3 +345,90 @@ CHECK_FUNCTIONS = Limit(4096, "functions", "of one amba-run check", "ours")
 REPORT_BYTES = Limit(64 * MIB, "bytes", "a report given with --against", "ours")
 MAPS_KEPT = Limit(2, "bundles", "whose maps were wanted lately, kept for the next stack", "ours")
 UNTOLD_PATS = Limit(8, "tokens", "minted for a state directory before one was shown", "ours")
+
+# --- the turnstile: who waits while a function, a project or the node is full ---
+DEV_CONCURRENCY = Limit(200, "invocations", "of a dev server at once", "reliability.md 2.3")
+NODE_CONCURRENCY = Limit(1_000, "invocations", "of a node at once", "reliability.md 2.3")
+PROJECT_CONCURRENCY = Limit(500, "invocations", "of one project at once, on a node", "ours")
+PROJECT_WAITING = Limit(100, "requests", "of one project wait for their turn", "reliability.md 2.3")
+NODE_WAITING = Limit(1_000, "requests", "of all projects wait for their turn", "ours")
+TURN_WAIT_S = Deadline(5.0, "a request waits for its turn; then 429 or 503", "reliability.md 2.3")
+RETRY_AFTER_MAX_S = Deadline(30.0, "that a refused request is asked to wait", "ours")
+
+# --- control groups and the escape probe ---
+CGROUP_PIDS = Limit(64, "threads", "of one function's processes", "reliability.md 2.3")
+CGROUP_CPU_SHARES = Limit(512, "of 1024", "share of CPU of all functions beside ours, v1", "ours")
+CGROUP_CPU_WEIGHT = Limit(50, "of 100", "share of CPU of all functions beside ours, v2", "ours")
+PROBE_S = Deadline(10.0, "the escape probe runs in the place of an engine", "ours")
+PROBE_MEMORY = Limit(64 * MIB, "bytes", "of the escape probe", "ours")
+ATTACK_FETCH_S = Deadline(5.0, "one request of `doctor --attack` to a denied address", "ours")
+ATTACK_S = Deadline(60.0, "all requests of `doctor --attack` to denied addresses", "ours")
+PROBE_BYTES = Limit(64 * KIB, "bytes", "that the escape probe may say", "ours")
+
+# --- the watchdog: what an isolate does while work is in flight ---
+WATCH_EVERY_S = Deadline(0.025, "between looks at an isolate at work", "reliability.md 4.3, 10")
+WATCH_MEMORY_S = Deadline(0.010, "between looks while its memory grows", "reliability.md B3")
+WATCH_CAP_S = Deadline(0.002, "between looks while its memory may pass its cap", "ours")
+WATCH_REST_S = Deadline(0.1, "between looks at one whose work outlives its answers", "ours")
+WATCH_REST_ASK_S = Deadline(2.0, "between asking one at rest for unfinished work", "ours")
+PING_EVERY_S = Deadline(0.25, "between signs of life of an isolate at work", "row E31")
+PING_CPU_MS = Limit(2, "ms", "of CPU without an answer, after which one is asked for life", "ours")
+STALL_S = Deadline(2.0, "without a sign of life while its CPU stands still", "row E31")
+STALL_CPU_SHARE = Limit(10, "%", "of a CPU, below which an isolate stands still", "ours")
+CPU_DOUBT_MS = Limit(2_000, "ms", "CPU that may be another's, before it ends anybody", "ours")
+SOCKET_CPU_SHARE = Limit(50, "%", "of a CPU, below which the bill of a WebSocket ends", "ours")
+MEMORY_RATE = Limit(64 * MIB, "bytes/s", "growth that asks for closer looks", "ours")
+MEMORY_ROOM = Limit(64 * MIB, "bytes", "below the cap, that ask for closer looks", "ours")
+TRACES_KEPT = Limit(256, "invocations", "ended, whose place in a trace is known", "ours")
+TRACE_CALLS = Limit(1_000, "invocations", "because of one request from outside", "row E29")
+RESPONSE_HEADERS = Limit(200, "headers", "of one answer", "reliability.md 2.3")
+WARN_AT = Limit(80, "%", "of a limit, from which it is warned", "issue 4 item 2")
+WARN_EVERY_S = Deadline(60.0, "between warnings of one limit of one function", "ours")
+BREACH_LINE_S = Deadline(1.0, "between lines for people about one limit of one function", "ours")
+BREACHES_TOLD = Limit(4_096, "limits", "of functions remembered as warned of", "ours")
+
+# --- the edge: how long and how many clients may keep us waiting ---
+EDGE_HEAD_S = Deadline(10.0, "a request's head arrives, from its first byte", "row A7")
+EDGE_SLICE = Limit(16 * KIB, "bytes", "chunk extensions or trailers on end", "row A8")
+EDGE_BODY_IDLE_S = Deadline(30.0, "between two pieces of a request's body", "row A7")
+EDGE_BODY_S = Deadline(60.0, "a request's body, beside a second per EDGE_RATE bytes", "ours")
+EDGE_WRITE_IDLE_S = Deadline(60.0, "a client takes nothing of its answer", "row A7")
+EDGE_UNSENT = Limit(256 * KIB, "bytes", "of an answer that the kernel holds unsent", "row A7")
+WIRE_READ = Limit(20 * KIB, "bytes", "read at once from an engine", "row A7: slow readers")
+EDGE_RATE = Limit(500, "bytes/s", "a client sends or takes at least, over its time", "ours")
+EDGE_CONNECTIONS = Limit(10_000, "connections", "of clients per listener; then 503", "row K3")
+EDGE_CONNECTIONS_LEAST = Limit(16, "connections", "taken, however few files we may open", "ours")
+EDGE_FILES = Limit(96, "files", "we open beside clients' connections and engines'", "row K4")
+EDGE_SQUEEZED_S = Deadline(1.0, "idle connections are kept where there are too many", "ours")
+EDGE_SQUEEZED = Limit(64, "connections", "looked at for an idle one, per new one", "ours")
+WEBSOCKET_FRAGMENTS = Limit(65_536, "frames", "of one message", "ours")
+
+# --- subrequests, allowlists and secrets outside of isolates ---
+WIRE_CONNECTIONS = Limit(1_024, "connections", "of an engine to one of our sockets", "rows E17-19")
+EGRESS_RULES = Limit(64, "hosts", "in one allowlist of a function", "ours")
+EGRESS_SECRETS = Limit(100, "secrets", "of a function that stay outside of it", "as many as it has")
+EGRESS_SECRET_BYTES = Limit(4 * KIB, "bytes", "of a secret that egress puts in a header", "ours")
+OWN_ADDRESSES_S = Deadline(5.0, "this machine's addresses are taken as known", "ours")
+DENIALS = Limit(50, "lines", "on refused requests of one function, per DENIALS_EVERY_S", "T6")
+DENIALS_EVERY_S = Deadline(10.0, "in which so many refused requests are logged", "row E26")
+EGRESS_KEPT = Limit(64, "connections", "to external hosts kept idle, per function process", "ours")
+
+# --- the jail ---
+SANDBOX_TRIAL_S = Deadline(5.0, "a program says its version within walls that are tried", "ours")
+SANDBOX_TRIALS = Limit(3, "trials", "of walls around a program that ends too soon", "ours")
+SANDBOX_LOOK_S = Deadline(0.001, "between looks at walls that are being raised", "ours")
+SANDBOX_WORDS = Limit(4 * KIB, "bytes", "of what a trial said that are read", "ours")
+SANDBOX_FILES = Limit(4_096, "files", "and sockets that an engine may have open", "row E19")
+SANDBOX_PROCESSES = Limit(128, "threads", "of an engine's own user, where it has one", "row E20")
+ELF_SEGMENTS = Limit(128, "segments", "of a program that are looked at for its loader", "ours")
+
+# --- web pages that call a dev server ---
+REFUSED_PAGES_TOLD = Limit(64, "origins", "of refused pages that are told of, once each", "ours")
+FOREIGN_HOSTS_TOLD = Limit(8, "hosts", "that are not ours, of which a log line tells", "ours")
+
+# --- traps in a project's folder (row C9) ---
+SOURCE_FILE = Limit(64 * MIB, "bytes", "one file that goes into a bundle", "as BUNDLE_BYTES")
+BUILD_MEMORY = Limit(4096 * MIB, "bytes", "address space of a bundler of one's own files", "ours")
+
+# --- functions that call functions, in process (row E29) ---
+OWN_CALLS_AT_ONCE = Limit(2, "calls", "of functions begun in one pass of the event loop", "ours")

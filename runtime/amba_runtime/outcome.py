@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeGuard, cast
+from typing import Any, Literal, TypeGuard, cast
 
 from amba_runtime import limits
 
@@ -69,6 +69,11 @@ class Breach:
     limit: str
     used: int
     most: int
+
+
+Action = Literal["killed", "refused", "cut", "warned"]
+"""What was done about a breach: the isolate was ended; the request was not let in, or its answer
+not passed on; one invocation was ended; nothing yet, it is near."""
 
 
 @dataclass(frozen=True, slots=True)

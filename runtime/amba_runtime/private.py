@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -17,19 +18,22 @@ from amba_runtime import limits
 
 PREFIX = "amba-"
 LOCK = ".amba-lock"
+OPEN_PLACES = (Path("/tmp"), Path("/var/tmp"), Path("/run"))  # noqa: S108  made with mkdtemp
 
 
 class PrivateFolder:
     """A new folder of mode 0700, ours until `close` or until we end."""
 
-    def __init__(self, kind: str = "") -> None:
+    def __init__(self, kind: str = "", *, within: Path | None = None) -> None:
         """Make it. Raises OSError.
 
         Args:
             kind: a word for its name, such as `state-`.
+            within: another place than the system's temporary folder: `open_place()`, so that it
+                is swept too.
         """
         # a short name, because a Unix socket's path has 107 bytes at most
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX + kind))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX + kind, dir=within))
         self._lock = _hold(self.path)
 
     def close(self) -> None:
@@ -55,6 +59,30 @@ def _hold(folder: Path) -> int | None:
     return lock
 
 
+def barrier(path: Path) -> Path | None:
+    """The first folder on the way to `path` that only its owner may enter; None: the way is open.
+
+    Raises OSError where the way does not exist.
+    """
+    for folder in reversed(path.resolve(strict=True).parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return folder
+    return None
+
+
+def open_place() -> Path:
+    """The temporary folder if every user may come there, as engines with users of their own must.
+
+    Otherwise the first of the usual ones where they may; the temporary folder if there is none.
+    """
+    usual = Path(tempfile.gettempdir())
+    for place in (usual, *OPEN_PLACES):
+        with contextlib.suppress(OSError):
+            if place.stat().st_mode & stat.S_IXOTH and barrier(place) is None:
+                return place
+    return usual
+
+
 def sweep() -> int:
     """Remove our user's folders that no living process holds, secrets in them included.
 
@@ -63,9 +91,13 @@ def sweep() -> int:
     Returns:
         How many were removed.
     """
+    return sum(_sweep(place) for place in {Path(tempfile.gettempdir()), open_place()})
+
+
+def _sweep(place: Path) -> int:
     removed = 0
     refusals = contextlib.suppress(OSError, ImportError)
-    with refusals, os.scandir(tempfile.gettempdir()) as entries:
+    with refusals, os.scandir(place) as entries:
         for entry in islice(entries, limits.SWEPT_ENTRIES.value):
             if entry.name.startswith(PREFIX):
                 with contextlib.suppress(OSError):

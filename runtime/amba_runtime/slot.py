@@ -26,9 +26,12 @@ from amba_runtime.engine.base import (
 from amba_runtime.errors import AmbaRunError, InternalCode, InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, Manifest
-from amba_runtime.outcome import Ended, Tell
+from amba_runtime.outcome import Action, Breach, Ended, Tell
 from amba_runtime.room import AnyRoom, Env, Kept, Overloaded, Resting, Room
-from amba_runtime.supervisor import Backoff
+from amba_runtime.supervisor import Backoff, Watchdog
+from amba_runtime.trace import Hop
+from amba_runtime.turnstile import Gate
+from amba_runtime.underway import Hops, Underway
 from amba_runtime.wire import Handler, WireError
 
 logger = logging.getLogger("amba.pool")
@@ -40,12 +43,20 @@ class Slot:
     """One version being served. `exchange` per request, at last `retire`.
 
     One on trial begins with `start`; a dormant one starts with its first request.
-    `inflight` is changed only by `enter` and `leave`; `_isolate` only by `start`, `_bring_up`,
-    `evict` and `retire`.
+    `inflight` and `invocations` are changed only by `_took`, `enter` and `leave`; `_isolate`
+    only by `start`, `_bring_up`, `evict` and `retire`.
 
     Args:
         bundle: None for a version that is read from `kept` whenever it starts.
         late: told of console lines that came after their invocation was answered.
+        breached: told of limits that were passed or are near: (slot, request id, what, action).
+        watchdog: of the node; None watches nothing.
+        gate: how many invocations of its project and the node may be under way.
+
+    Attributes:
+        invocations: those in flight by request id, oldest first.
+        answers: answers that have begun so far: what shows that it gets on.
+        watched: the watchdog knows that something is under way here.
     """
 
     def __init__(
@@ -61,16 +72,22 @@ class Slot:
         clock: Clock,
         kept: Kept | None = None,
         room: Room | None = None,
+        breached: Callable[[Slot, str, Breach, Action], None] | None = None,
+        watchdog: Watchdog | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.manifest = replace(manifest, limits=limits_)
         self.name_bytes = manifest.name.encode()
         self.bundle = bundle
         self.limits = limits_
         self.inflight = 0
+        self.invocations: dict[str, Underway] = {}
+        self.answers = 0
+        self.watched = watchdog is None
         self.recent = False
         """It took a request since `used` was last called."""
         self.description: Description | None = None
-        self.last_death = ""
+        self.last_end: Ended | None = None
         self.cpu_seen_s = 0.0
         self._engine = engine
         self._clock = clock
@@ -80,8 +97,13 @@ class Slot:
         self._failing = False
         """It ended unasked, or did not start, since it last began to start."""
         self._rests_until_s = 0.0
+        self._breached = breached
+        self._watchdog = watchdog
+        self._gate = gate
+        self._hops = Hops(self.invocations)
         self._death = asyncio.Event()
         self._isolate: Isolate | None = None
+        self._dead: Isolate | None = None
         self._starting: asyncio.Task[Isolate] | None = None
         self._configuring = asyncio.Lock()
         self._retired = False
@@ -161,32 +183,84 @@ class Slot:
             isolate = await self._revive()
         return isolate
 
-    async def cause(self) -> str:
-        """Why the isolate ended, waiting a moment for the news; "" when there is none."""
+    async def cause(self, of: Isolate | None = None) -> Ended | None:
+        """Why the isolate ended, waiting a moment for the news; None when there is none.
+
+        Args:
+            of: one that may have been replaced since.
+        """
+        if of is not None and of is self._dead:
+            return self.last_end
         death = self._death
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(death.wait(), limits.DEATH_NEWS_S.value)
-        return self.last_death if death.is_set() else ""
+        return self.last_end if death.is_set() else None
 
     # requests under way
 
+    def try_enter(self, call: Underway) -> bool:
+        """One more invocation is under way, if it may be without waiting; then `leave`."""
+        if self.inflight >= limits.INFLIGHT.value:
+            return False
+        if self._gate is not None and not self._gate.try_enter():
+            return False
+        self._took(call)
+        return True
+
+    async def enter_in_turn(self, call: Underway) -> None:
+        """The same, waiting for a turn.
+
+        Raises:
+            Busy: none comes soon; the invocation is not under way.
+            Overloaded: too many are.
+        """
+        if self._gate is not None:
+            await self._gate.enter()
+        if self.inflight >= limits.INFLIGHT.value:
+            if self._gate is not None:
+                self._gate.leave()
+            raise Overloaded
+        self._took(call)
+
+    def _took(self, call: Underway) -> None:
+        self.inflight += 1
+        self.recent = True
+        self.invocations[call.request_id] = call
+        if not self.watched and self._watchdog is not None:
+            self._watchdog.watch(self)
+
     def enter(self) -> None:
-        """One more request is under way. Raises Overloaded."""
-        if self.full:
+        """Something that is no invocation is under way: a trial. Raises Overloaded."""
+        if self.inflight >= limits.INFLIGHT.value:
             raise Overloaded
         self.inflight += 1
         self.recent = True
 
-    @property
-    def full(self) -> bool:
-        """No more requests may enter."""
-        return self.inflight >= limits.INFLIGHT.value
-
-    def leave(self) -> None:
-        """A request has ended, however."""
+    def leave(self, call: Underway | None = None) -> None:
+        """It has ended, however. Once for each that entered."""
         self.inflight -= 1
+        if call is not None:
+            del self.invocations[call.request_id]
+            if call.hop is not None:
+                self._hops.ended(call.request_id, call.hop)
+            if self._gate is not None:
+                self._gate.leave()
         if self.inflight == 0 and self._empty is not None:
             self._empty.set()
+
+    def hop_of(self, request_id: str | None) -> Hop:
+        """Which hop a request of this guest's continues. See `Hops.of`."""
+        return self._hops.of(request_id)
+
+    def breached(self, request_id: str, breach: Breach, action: Action) -> None:
+        """Tell of a limit that was passed, or is near; "" blames no invocation."""
+        if self._breached is not None:
+            self._breached(self, request_id, breach, action)
+
+    def kill(self, ended: Ended) -> None:
+        """End the isolate now: whoever is in flight is told this; another one is started."""
+        if self._isolate is not None:
+            self._isolate.kill(ended)
 
     def used(self) -> None:
         """Requests were answered lately: it is not the next to be evicted."""
@@ -197,8 +271,11 @@ class Slot:
     # life
 
     def _died(self, ended: Ended) -> None:
-        self.last_death = ended.reason
+        self.last_end = ended
+        self._dead = self._isolate
         self._death.set()
+        if ended.breach is not None:
+            self.breached(next(iter(self.invocations), ""), ended.breach, "killed")
         self.cpu_seen_s = 0.0
         if self._isolate is not None:
             self._failing = True
@@ -364,6 +441,12 @@ class Slot:
             self._room.left(self)
             await isolate.close()
 
+    @property
+    def _queued(self) -> bool:
+        """Somebody waits for a turn here, or was given one and has not begun."""
+        gate = self._gate
+        return gate is not None and bool(gate.waiting or gate.inside)
+
     async def _drained(self) -> None:
         silent = 0
         while silent < limits.PENDING_SILENT.value:
@@ -372,7 +455,7 @@ class Slot:
                     self._empty = asyncio.Event()
                 await self._empty.wait()
             pending = await self._pending()
-            if pending == 0 and not self.inflight:
+            if pending == 0 and not self.inflight and not self._queued:
                 return
             # one that holds its thread may never let go: it is not waited for as work is
             silent = silent + 1 if pending is None else 0

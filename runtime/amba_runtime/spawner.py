@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,19 @@ class Spawner:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours.fileno(), self._read)
 
+    @property
+    def pid(self) -> int:
+        """Of the spawner process; 0 where there is none."""
+        return 0 if self._process is None else self._process.pid
+
     async def spawn(
-        self, argv: Sequence[str], *, cwd: Path, fds: Sequence[int], exited: Callable[[int], None]
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        fds: Sequence[int],
+        exited: Callable[[int], None],
+        walls: Mapping[str, Any] | None = None,
     ) -> int:
         """Start one process and return its pid.
 
@@ -79,6 +90,8 @@ class Spawner:
             argv: the program's absolute path first; its environment is empty.
             fds: become descriptors 0, 1, 2, 3, ... of the process; the caller closes its own.
             exited: called once with the exit code (negative: the signal).
+            walls: what the child does to itself before it becomes the program: see
+                `spawn_main.confine`.
 
         Raises:
             InternalError: SPAWNER_GONE or ENGINE_START.
@@ -87,7 +100,9 @@ class Spawner:
             raise InternalError(InternalCode.SPAWNER_GONE, "the spawner process is not running")
         self._next += 1
         id_ = self._next
-        order = {"id": id_, "argv": list(argv), "cwd": str(cwd), "fds": len(fds)}
+        order: dict[str, Any] = {"id": id_, "argv": list(argv), "cwd": str(cwd), "fds": len(fds)}
+        if walls:
+            order["walls"] = walls
         answer: asyncio.Future[int] = self._loop.create_future()
         self._pending[id_] = answer
         try:
@@ -149,17 +164,22 @@ class Spawner:
             answer.set_exception(InternalError(InternalCode.ENGINE_START, message["error"]))
 
     def _lost(self) -> None:
-        """The spawner ended, and every engine with it."""
-        if self._link is None:
-            return
-        assert self._loop is not None
-        self._loop.remove_reader(self._link.fileno())
-        self._link.close()
-        self._link = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        """The spawner ended, or is about to, and every engine with it."""
+        self._hang_up()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        self._tell_ends()
+
+    def _hang_up(self) -> None:
+        if self._link is not None:
+            assert self._loop is not None
+            self._loop.remove_reader(self._link.fileno())
+            self._link.close()
+            self._link = None
+
+    def _tell_ends(self) -> None:
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(
@@ -171,4 +191,12 @@ class Spawner:
 
     async def close(self) -> None:
         """End the spawner and every process it started. Idempotent."""
-        self._lost()
+        self._hang_up()
+        process, self._process = self._process, None
+        if process is not None:
+            try:  # it ends what it has started, and what that has left behind
+                await asyncio.to_thread(process.wait, limits.STOP_S.value)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._tell_ends()

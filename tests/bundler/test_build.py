@@ -16,6 +16,7 @@ import pytest
 from amba_bundler.build import Build, BuildError, BuildFailed, BuildOptions, Minify, build
 from amba_bundler.esbuild import Esbuild, find_program
 from amba_bundler.report import GLUE, OWN_CODE, by_package
+from amba_runtime import limits
 from amba_runtime.errors import UserCode
 
 from .conftest import Write
@@ -567,3 +568,51 @@ def test_options_are_values() -> None:
     assert options == replace(options, minify=Minify.OFF)
     with pytest.raises(AttributeError):
         options.minify = Minify.ON
+
+
+# --- traps ---
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+def test_an_imported_pipe_is_named_and_holds_nothing_up(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that nobody writes to is no hang, and the message says which file it is (C9)."""
+    monkeypatch.setattr(limits, "ESBUILD_BUILD_S", limits.Deadline(0.5, "a test", "ours"))
+    folder = write({"fn.ts": "import x from './pipe.js'; export default x"})
+    os.mkfifo(folder / "pipe.js")
+    error = _fail(folder / "fn.ts", BuildOptions(root=folder)).errors[0]
+    assert "pipe.js is not a regular file" in error.message
+    assert error.file == "fn.ts"
+    assert folder.resolve() / "pipe.js" in _fail(folder / "fn.ts").inputs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_an_imported_device_ends_with_its_name(write: Write) -> None:
+    """A file without an end is not read into memory without an end (C9)."""
+
+    async def one() -> BuildFailed:
+        async with Esbuild(memory_max=2048 * limits.MIB) as esbuild:
+            with pytest.raises(BuildFailed) as caught:
+                await build(folder / "fn.ts", BuildOptions(root=folder), esbuild=esbuild)
+            return caught.value
+
+    folder = write({"fn.ts": "import x from '/dev/zero'; export default x"})
+    assert "/dev/zero is not a regular file" in asyncio.run(one()).errors[0].message
+
+
+@pytest.mark.parametrize(("extra", "refused"), [(0, False), (1, True)])
+def test_a_huge_entry_is_not_read(
+    write: Write, monkeypatch: pytest.MonkeyPatch, extra: int, refused: bool
+) -> None:
+    """At the limit it is built, a byte more is refused by name before it is read (C9)."""
+    most = 200
+    monkeypatch.setattr(limits, "SOURCE_FILE", limits.Limit(most, "bytes", "a test", "ours"))
+    code = "export default 1;"
+    folder = write({"fn.ts": code + " " * (most - len(code) + extra)})
+    if refused:
+        assert "fn.ts: is larger than" in _fail(folder / "fn.ts").errors[0].message
+    else:
+        assert b"export" in _build(folder / "fn.ts").bundle.code

@@ -180,6 +180,16 @@ def test_hostile_variant_is_a_function_of_its_own(entry: Path) -> None:
     assert build(entry).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "entry", sorted((GUESTS / "hostile").glob("*.js")), ids=lambda path: path.stem
+)
+def test_hostile_guest_says_what_it_does(entry: Path) -> None:
+    """Each behaviour of the battery's group E is one file that is deployed as it lies there."""
+    assert FUNCTION_NAME.fullmatch(entry.stem)
+    line = first_line(entry)
+    assert FIRST_LINE.fullmatch(line) or REFUSED_LINE.fullmatch(line), line
+
+
 def test_broken_guest_fails_in_both_its_files() -> None:
     """The guest for build errors has two of them, so that a report of the first alone is seen."""
     done = build(GUEST_ENTRIES["syntax-error"])

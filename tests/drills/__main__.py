@@ -8,10 +8,36 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.drills import crash, deploy, disk, many, openapi, switch
+from tests.drills import (
+    crash,
+    deploy,
+    disk,
+    many,
+    mutants,
+    openapi,
+    overload,
+    slow,
+    soak,
+    switch,
+    syscalls,
+    walls,
+)
 from tests.drills.figures import Figure, table
 
-NAMES = ("deploy", "switch", "crash", "many", "disk", "openapi")
+NAMES = (
+    "deploy",
+    "switch",
+    "crash",
+    "many",
+    "disk",
+    "openapi",
+    "slow",
+    "overload",
+    "walls",
+    "soak",
+    "syscalls",
+    "mutants",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "many": lambda folder: many.run(folder, functions=options.functions, seed=options.seed),
         "disk": disk.run,
         "openapi": lambda folder: openapi.run(folder, cases=options.cases, seed=options.seed),
+        "slow": slow.run,
+        "overload": overload.run,
+        "walls": lambda folder: walls.run(folder, seed=options.seed),
+        "soak": lambda folder: soak.run(folder, minutes=options.minutes, seed=options.seed),
+        "syscalls": syscalls.run,
+        "mutants": lambda folder: mutants.run(folder, sample=options.sample, seed=options.seed),
     }
     figures: list[Figure] = []
     for name in options.drills or NAMES:
@@ -40,6 +72,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=200, help="of crash")
     parser.add_argument("--functions", type=int, default=1000, help="of many")
     parser.add_argument("--cases", type=int, default=20_000, help="of openapi")
+    parser.add_argument("--minutes", type=float, default=8.0, help="of soak")
+    parser.add_argument("--sample", type=int, default=120, help="of mutants, per part; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", action="store_true", help="exit 1 unless all is reached")
     return parser.parse_args(arguments)

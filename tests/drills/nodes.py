@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -67,7 +68,8 @@ class NodeProcess:
             process = self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "amba_run", "node", "--listen", "127.0.0.1:0"),
-                    *("--state", str(self.state), "--json", *self.options),
+                    *("--sandbox", "best-effort", "--state", str(self.state), "--json"),
+                    *self.options,
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -163,9 +165,12 @@ def create_project(node: NodeProcess, name: str) -> tuple[str, str]:
     return str(data["id"]), str(data["slug"])
 
 
-def deploy(api: ApiClient, name: str, code: str) -> dict[str, Any]:
-    """Upload a bundle; the row of the deployment."""
-    metadata = json.dumps({"name": name, "rate_limit": None}).encode()
+def deploy(
+    api: ApiClient, name: str, code: str, limits: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Upload a bundle, with limits of its own if any; the row of the deployment."""
+    declared = {"limits": dict(limits)} if limits else {}
+    metadata = json.dumps({"name": name, "rate_limit": None, **declared}).encode()
     parts = [
         Part("script", f"{name}.js", "application/javascript+module", code.encode()),
         Part("metadata", "metadata.json", "application/json", metadata),

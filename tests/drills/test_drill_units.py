@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.drills.figures import Figure, at_least, at_most, quantile, table
 from tests.drills.switch import Deployed, Seen, stale
+from tests.drills.syscalls import called
 
 A, B, C = Deployed("a", 0, 1), Deployed("b", 10, 12), Deployed("c", 20, 22)
 
@@ -51,3 +52,12 @@ def test_quantiles_are_nearest_ranks() -> None:
     """p50 of 1..100 is 51 by this rank, p99 is 100; one value is all of them."""
     values = [float(n) for n in range(100, 0, -1)]
     assert (quantile(values, 0.5), quantile(values, 0.99), quantile([4.0], 0.99)) == (51, 100, 4)
+
+
+def test_system_calls_are_read_from_what_strace_wrote() -> None:
+    """One name per line, with and without a pid; resumed calls and signals are none of them."""
+    trace = (
+        b'12 openat(AT_FDCWD, "/x", O_RDONLY) = 3\nread(3, "", 1) = 0\n'
+        b"13 <... futex resumed>) = 0\n12 --- SIGCHLD {si_signo=SIGCHLD} ---\n12 +++ exited +++\n"
+    )
+    assert called([trace, b"write(1, ...", b""]) == {"openat", "read", "write"}

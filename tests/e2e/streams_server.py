@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.run.serving import Dev, Event
+from tests.run.serving import Dev, Event, folder_of
 
 GUESTS = Path(__file__).parents[1] / "guests"
 MARK = 'globalThis.servedAs = "%s";'
@@ -57,7 +57,7 @@ class Streams(Dev):
         def found() -> list[Any] | None:
             for event in self.events:
                 if event.get("request_id") == id_:
-                    for log in event["logs"]:
+                    for log in event.get("logs", ()):
                         if text in json.dumps(log["Message"]):
                             message: list[Any] = log["Message"]
                             return message
@@ -84,6 +84,6 @@ class Streams(Dev):
     def engine_of(self, function: str) -> psutil.Process:
         """The engine process of a function, known by a line in the code that it was given."""
         for engine in self.engines():
-            if MARK % function in (Path(engine.cwd()) / "fn.mjs").read_text():
+            if MARK % function in (folder_of(engine) / "fn.mjs").read_text():
                 return engine
         raise AssertionError(f"no engine serves {function}")

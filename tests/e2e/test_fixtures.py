@@ -42,7 +42,9 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 def test_the_ready_line_lists_every_fixture(dev: Dev) -> None:
     """One line says where everything is, in the shape of interface.md section 3."""
     ready = dev.ready
-    assert set(ready) == {"event", "origin", "state", "engine", "project", "functions", "keys"}
+    assert set(ready) == {
+        *("event", "origin", "state", "engine", "sandbox", "project", "functions", "keys"),
+    }
     assert dev.lines[0].startswith('{"event": "ready"')
     assert {f["name"] for f in ready["functions"]} == set(STATUSES)
     assert ready["functions"][0] == {

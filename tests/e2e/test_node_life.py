@@ -8,10 +8,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from tests.run.noding import NodeProcess
 from tests.run.serving import run_cli
+
+from amba_runtime.engine.workerd.engine import find_workerd
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +26,12 @@ export default { async fetch(request, env, ctx) {
   return new Response("waited");
 } };
 """
+
+
+def run_node(*options: str, data_home: Path, workerd: str = "") -> CompletedProcess[str]:
+    """A node that does not come to serve, whatever walls there are."""
+    arguments = ("node", "--sandbox", "best-effort", *options)
+    return run_cli(*arguments, data_home=data_home, AMBA_RUN_WORKERD=workerd)
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def test_the_first_start_says_its_keys_and_the_second_does_not(
     node: NodeProcess, state: Path, data_home: Path
 ) -> None:
     """The ready line of interface.md 3; the token of the first start goes on being good."""
-    assert set(node.ready) == {"event", "origin", "state", "engine", "keys"}
+    assert set(node.ready) == {"event", "origin", "state", "engine", "sandbox", "keys"}
     assert set(node.ready["keys"]) == {"pat"}
     assert node.ready["state"] == str(state)
     assert node.get("/readyz").status == node.get("/healthz").status == 200
@@ -56,7 +65,7 @@ def test_the_first_start_says_its_keys_and_the_second_does_not(
     assert node.stop(signal.SIGTERM) == 0
     assert node.events[-1] == {"event": "stopping"}
     with NodeProcess(state, data_home=data_home, pat=node.pat, project=node.project) as again:
-        assert set(again.ready) == {"event", "origin", "state", "engine"}
+        assert set(again.ready) == {"event", "origin", "state", "engine", "sandbox"}
         assert again.engines() == []
         assert again.call("hello").text == "hello"
         assert len(again.engines()) == 1
@@ -77,7 +86,7 @@ def test_a_second_node_on_one_state_is_refused(
     node: NodeProcess, state: Path, data_home: Path
 ) -> None:
     """After waiting for the first, with a clear message (issue 3, 4)."""
-    done = run_cli("node", "--listen", "127.0.0.1:0", "--state", str(state), data_home=data_home)
+    done = run_node("--listen", "127.0.0.1:0", "--state", str(state), data_home=data_home)
     assert done.returncode == 1
     assert "STATE_IN_USE" in done.stderr
     assert str(state) in done.stderr
@@ -87,9 +96,7 @@ def test_a_second_node_on_one_state_is_refused(
 def test_a_port_that_is_taken_is_named(node: NodeProcess, tmp_path: Path, data_home: Path) -> None:
     """By whom, and what to do; the token of a first start is kept for the one that starts."""
     other = str(tmp_path / "other")
-    done = run_cli(
-        "node", "--listen", f"127.0.0.1:{node.port}", "--state", other, data_home=data_home
-    )
+    done = run_node("--listen", f"127.0.0.1:{node.port}", "--state", other, data_home=data_home)
     assert done.returncode == 1
     assert f"port {node.port}" in done.stderr
     assert f"pid {node.process.pid}" in done.stderr
@@ -106,7 +113,7 @@ def test_a_newer_state_is_refused(node: NodeProcess, state: Path, data_home: Pat
     with sqlite3.connect(state / "amba.db") as database:
         database.execute("update amba_meta set value = '9999' where name = 'schema_version'")
     database.close()
-    done = run_cli("node", "--listen", "127.0.0.1:0", "--state", str(state), data_home=data_home)
+    done = run_node("--listen", "127.0.0.1:0", "--state", str(state), data_home=data_home)
     assert (done.returncode, done.stdout) == (1, "")
     assert "STATE_TOO_NEW" in done.stderr
 
@@ -160,11 +167,10 @@ def test_a_second_signal_has_no_patience(node: NodeProcess) -> None:
 
 
 def test_without_json_a_person_is_told(state: Path, data_home: Path) -> None:
-    """Where it is, the token once, and the weak sandbox; nothing on stdout."""
+    """Where it is, and the token once; nothing on stdout."""
     with NodeProcess(state, data_home=data_home, json_=False) as node:
         line = node.said("developer token, shown this once: amb_dpat_")
         assert node.said("amba-run node  http://127.0.0.1:")
-        assert node.said("the sandbox is weak here (tier 0")
         pat = line.rsplit(" ", 1)[1]
         assert node.get("/v1/admin/projects", Authorization=f"Bearer {pat}").status == 200
         assert node.stop(signal.SIGTERM) == 0
@@ -191,7 +197,8 @@ def test_metrics_need_the_token_or_a_listener_of_their_own(state: Path, data_hom
         where = node.said("metrics: http://127.0.0.1:").rsplit(":", 1)[1]
         port = int(where.removesuffix("/metrics"))
         with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
-            plain.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            host = f"host: 127.0.0.1:{port}".encode()  # another name is nobody's
+            plain.sendall(b"GET /metrics HTTP/1.1\r\n" + host + b"\r\nconnection: close\r\n\r\n")
             data = b""
             while piece := plain.recv(65536):
                 data += piece
@@ -199,23 +206,44 @@ def test_metrics_need_the_token_or_a_listener_of_their_own(state: Path, data_hom
 
 
 def test_without_a_sandbox_there_is_one_project(state: Path, data_home: Path) -> None:
-    """`--sandbox off` hosts one; `strict` does not start where there is no jail (interface 2)."""
+    """`--sandbox off` hosts one, and says that there are no walls (interface.md 2)."""
     with NodeProcess(state, "--sandbox", "off", data_home=data_home) as node:
         refused = node.api("POST", "/admin/projects", {"name": "Other"}, status=409)
         assert "--sandbox off" in refused["error"]["message"]
         node.deploy("hello", HELLO)
         assert node.call("hello").text == "hello"
         assert not any("sandbox is weak" in line for line in node.talk)
-    done = run_cli("node", "--sandbox", "strict", data_home=data_home)
-    assert done.returncode == 1
+        assert node.ready["sandbox"] == 0
+
+
+def test_strict_takes_a_jail_or_nothing(state: Path, data_home: Path, tmp_path: Path) -> None:
+    """And is the default: exit 1, nothing served, why, and what to do (interface.md 2, row F8)."""
+    # what no jail can hold, wherever this runs
+    script = tmp_path / "workerd"
+    script.write_text(f'#!/bin/sh\nexec {find_workerd()} "$@"\n')
+    script.chmod(0o755)
+    done = run_cli(
+        *("node", "--listen", "127.0.0.1:0", "--state", str(state)),
+        data_home=data_home,
+        AMBA_RUN_WORKERD=str(script),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
     assert "SANDBOX_WEAK" in done.stderr
+    assert "is not a 64-bit ELF program" in done.stderr
+    assert "use --sandbox best-effort" in done.stderr
+    assert not (state / "amba.db").exists()
+    weak = {"AMBA_RUN_WORKERD": str(script)}
+    with NodeProcess(state, data_home=data_home, environment=weak) as node:
+        assert node.said("the sandbox is weak here (tier 1")
+        node.deploy("hello", HELLO)
+        assert node.call("hello").text == "hello"
 
 
 def test_a_state_that_cannot_be_written_is_told(tmp_path: Path, data_home: Path) -> None:
     """A file in its place: no traceback, exit 1."""
     place = tmp_path / "file"
     place.write_text("not a folder")
-    done = run_cli("node", "--listen", "127.0.0.1:0", "--state", str(place), data_home=data_home)
+    done = run_node("--listen", "127.0.0.1:0", "--state", str(place), data_home=data_home)
     assert done.returncode == 1
     assert str(place) in done.stderr
     assert "Traceback" not in done.stderr
@@ -223,10 +251,10 @@ def test_a_state_that_cannot_be_written_is_told(tmp_path: Path, data_home: Path)
 
 def test_a_program_that_is_missing_is_told(state: Path, data_home: Path, tmp_path: Path) -> None:
     """The engine's program cannot be had: what, and how to mend it."""
-    done = run_cli(
-        *("node", "--listen", "127.0.0.1:0", "--state", str(state)),
+    done = run_node(
+        *("--listen", "127.0.0.1:0", "--state", str(state)),
         data_home=data_home,
-        AMBA_RUN_WORKERD=str(tmp_path / "nothing"),
+        workerd=str(tmp_path / "nothing"),
     )
     assert done.returncode == 1
     assert "PROGRAM_MISSING" in done.stderr

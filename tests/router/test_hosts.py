@@ -180,3 +180,19 @@ def test_a_flood_of_hosts_is_not_remembered() -> None:
     late = b"s%d.fn.localhost" % limits.HOSTS_SEEN.value
     assert parser.parse(late) is not parser.parse(late)
     assert parser.parse(b"local.fn.localhost").slug == "local"
+
+
+def test_the_first_foreign_hosts_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller gets no body (C1), so the log says what this server answers for; a flood of
+    names does not flood it.
+    """
+    one = hosts()
+    for _ in range(3):
+        one.parse(b"tunnel.example:8787")
+    assert caplog.messages == [
+        "a request for tunnel.example:8787 was refused (421): this server answers for "
+        "*.fn.localhost and for 127.0.0.1, [::1], localhost"
+    ]
+    for i in range(100):
+        one.parse(b"h%d.example" % i)
+    assert len(caplog.messages) == limits.FOREIGN_HOSTS_TOLD.value

@@ -12,6 +12,7 @@ import jwt
 import pytest
 
 from amba_router.identity import NOBODY, SESSION_S, Identities, Identity, parse_persona
+from amba_router.pages import Pages
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import UserCode, UserError
@@ -271,3 +272,40 @@ def test_a_revoked_pat_is_nobodys_at_once() -> None:
     assert identities.of(bearer(PAT.encode())) == NOBODY
     identities.add_pat(PAT, "d_2")
     assert identities.of(bearer(PAT.encode())) == Identity(developer_id="d_2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "who"),
+    [
+        ([], USER),
+        ([(b"user-agent", b"curl")], USER),
+        ([(b"origin", b"http://localhost:3000")], USER),
+        ([(b"sec-fetch-site", b"same-origin")], USER),
+        ([(b"sec-fetch-site", b"none")], USER),
+        ([(b"origin", b"https://app.example"), (b"sec-fetch-site", b"cross-site")], USER),
+        ([(b"origin", b"https://evil.example")], NOBODY),
+        ([(b"origin", b"null")], NOBODY),
+        ([(b"sec-fetch-site", b"cross-site")], NOBODY),
+    ],
+)
+def test_a_page_of_another_site_is_never_the_persona(
+    fields: list[tuple[bytes, bytes]], who: Identity
+) -> None:
+    """`--as` speaks for programs and for pages of this machine alone, and for those that were
+    allowed (T10).
+    """
+    identities = Identities(
+        PROJECT,
+        session_key=KEY,
+        clock=ManualClock(),
+        persona=USER,
+        pages=Pages(["https://app.example"]),
+    )
+    assert identities.of(fields) == who
+
+
+def test_a_credential_counts_wherever_a_page_is_from() -> None:
+    """A page that holds a session token is that user, as on the platform (A.6)."""
+    identities, _ = make(persona=Identity(developer_id="d_9"))
+    fields = [(b"origin", b"https://evil.example"), (b"sec-fetch-site", b"cross-site")]
+    assert identities.of([*fields, (b"authorization", b"Bearer " + token())]) == USER

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from amba_router.journal import Invocation, Journal
+from amba_router.journal import Invocation, Journal, LimitEvent
 from amba_runtime import limits, wire
 from amba_runtime.clock import ManualClock
 from amba_runtime.engine.base import Surroundings
 from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import LogLine, Outcome, Tell
+from amba_runtime.outcome import Breach, LogLine, Outcome, Tell
 from amba_runtime.pool import Slot
 
 
@@ -210,3 +210,30 @@ def test_an_engine_that_does_not_say_its_cpu_time() -> None:
         await slot.retire(drain_s=0)
 
     asyncio.run(main())
+
+
+def test_a_limit_is_told_at_once_and_to_everybody(caplog: pytest.LogCaptureFixture) -> None:
+    """A listener that fails fails nobody; what is remembered of warnings is bounded."""
+
+    def broken(event: LimitEvent) -> None:
+        raise OSError("the pipe is closed")
+
+    async def main() -> None:
+        clock = ManualClock()
+        journal, ear = Journal(clock), Ear()
+        told: list[LimitEvent] = []
+        journal.listen(ear.batch, ear.lately, broken)
+        journal.listen(ear.batch, ear.lately, told.append)
+        slot = await slot_on(FakeEngine({"hello": hello}), journal)
+        breach = Breach("cpu_ms", 51, 50)
+        for _ in range(2):
+            journal.breach(slot, "r", breach, "killed")
+        assert told == [LimitEvent(breach, "killed", "p", "hello", 1, "r")] * 2
+        for n in range(limits.BREACHES_TOLD.value + 1):
+            journal.breach(slot, "r", Breach(str(n), 9, 10), "warned")
+        journal.breach(slot, "r", Breach("0", 9, 10), "warned")
+        assert len(told) == 2 + limits.BREACHES_TOLD.value + 2
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+    assert "a limit of hello could not be told" in caplog.text

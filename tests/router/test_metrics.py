@@ -55,7 +55,7 @@ def test_all_series_are_told() -> None:
     ):
         assert f"\n{line}\n" in text
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 4
+    assert len(names) == len(set(names)) == 5
     assert text.endswith("\n")
 
 

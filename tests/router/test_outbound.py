@@ -19,7 +19,8 @@ import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
 import amba_runtime
-from amba_router.outbound import Outbound, SystemResolver, log_denied
+from amba_router.denials import log_denied
+from amba_router.outbound import Outbound, SystemResolver
 from amba_router.outbound_app import ASGIApp, Message, Scope
 from amba_router.outbound_client import OutboundClient, Timeouts, TrustedRoots
 from amba_runtime import limits, wire
@@ -609,7 +610,7 @@ def test_the_refusal_is_one_line_with_what_to_allow(caplog: pytest.LogCaptureFix
     """The default log line says what, why and the fix (issue 4 item 4)."""
     denied = Denied("http://h:1", DeniedReason.NAME, "h is local", 'allow = ["h:1"]')
     log_denied("GET", denied)
-    assert caplog.messages == ['egress GET http://h:1: h is local; allow = ["h:1"]']
+    assert caplog.messages == ['egress GET http://h:1: h is local (name); allow = ["h:1"]']
 
 
 @pytest.mark.parametrize(
@@ -853,7 +854,7 @@ def test_64_mib_go_out_and_come_back_at_the_same_time(
             await uploading
             assert received == count * len(chunk)
             assert digest.digest() == hashlib.sha256(chunk * count).digest()
-            assert lag < 4 * LAG_MAX  # two hops, both ways
+            assert lag < 5 * LAG_MAX  # two hops, both ways, and what TCP grows its buffers to
 
     run(main(), loop)
 

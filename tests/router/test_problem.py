@@ -83,6 +83,12 @@ def test_the_codes(problem: Problem, status: int, code: str, kind: str) -> None:
     assert (problem.status, problem.code, problem.kind) == (status, code, kind)
 
 
+def test_a_bare_one_tells_nothing() -> None:
+    """A host that is not ours may be another site's name for this machine (C1): no body."""
+    assert MISDIRECTED.body("r") == b""
+    assert dict(MISDIRECTED.headers(0)) == {b"content-length": b"0", b"cache-control": b"no-store"}
+
+
 def test_not_found_names_what() -> None:
     """404 carries resource and id (A.7)."""
     details = json.loads(not_found("function", "nope", "m").body("r"))["error"]["details"]

@@ -376,7 +376,7 @@ def test_a_socket_outlives_the_idle_clock_of_its_connection() -> None:
         """Waits of the edge on this loop."""
         loop: Any = asyncio.get_running_loop()
         return sum(
-            "timeout_keep_alive_handler" in repr(timer)
+            "PatientProtocol._look" in repr(timer)
             for timer in loop._scheduled
             if not timer.cancelled()
         )

@@ -49,7 +49,11 @@ class NodeProcess(Server):
         environment: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
-            ["node", "--listen", "127.0.0.1:0", "--state", str(state), *options],
+            # strict would not start where the machine gives no tier 3; the last one given holds
+            [
+                *("node", "--listen", "127.0.0.1:0", "--state", str(state)),
+                *("--sandbox", "best-effort", *options),
+            ],
             data_home=data_home,
             json_=json_,
             environment=environment,

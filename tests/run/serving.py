@@ -184,7 +184,9 @@ class Server:
         found: list[psutil.Process] = []
         for child in self.descendants():
             with contextlib.suppress(psutil.Error):
-                if child.status() != psutil.STATUS_ZOMBIE and "serve" in child.cmdline():
+                if child.status() == psutil.STATUS_ZOMBIE or child.name() == "bwrap":
+                    continue
+                if "serve" in child.cmdline():
                     found.append(child)
         return found
 
@@ -257,6 +259,17 @@ def run_cli(
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+def folder_of(engine: psutil.Process) -> Path:
+    """The one folder of ours that an engine sees, as it is called outside its walls."""
+    seen = next(part for part in engine.cmdline() if part.endswith("/worker.capnp"))
+    if not seen.startswith("/amba/"):
+        return Path(seen).parent
+    jail = engine.parent()
+    assert jail is not None
+    command = jail.cmdline()
+    return Path(command[command.index("/amba") - 1])
 
 
 def function(expression: str, *, before: str = "") -> str:

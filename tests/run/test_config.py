@@ -57,6 +57,12 @@ engine = "workerd"
 cpu_ms = 0
 request_body_mib = 2048
 
+[functions.hello.egress]
+only = ["API.stripe.com.", "*.example.com:8443"]
+
+[functions.hello.egress.secrets]
+STRIPE_KEY = ["api.stripe.com"]
+
 [functions.other]
 entry = "src/other.ts"
 """
@@ -129,6 +135,12 @@ def test_everything_is_kept(tmp_path: Path, place: str) -> None:
     )
     assert (hello.engine, hello.entry) == (EngineChoice.WORKERD, None)
     assert hello.limits == {"cpu_ms": 0, "request_body_mib": 2048}
+    assert hello.egress is not None
+    assert hello.egress.wire() == {
+        "only": ["api.stripe.com", "*.example.com:8443"],
+        "secrets": {"STRIPE_KEY": ["api.stripe.com"]},
+    }
+    assert other.egress is None
     assert (other.entry, other.engine) == ("src/other.ts", EngineChoice.AUTO)
     assert other.place.startswith(f"{tmp_path / place}:")
 
@@ -572,6 +584,20 @@ def test_schema_has_the_same_limits() -> None:
         {"egress": {"allow": ["localhost:1"]}},
         {"egress": {"allow": ["localhost"]}},
         {"egress": {"deny": []}},
+        {"functions": {"a": {"egress": {}}}},
+        {"functions": {"a": {"egress": []}}},
+        {"functions": {"a": {"egress": {"allow": []}}}},
+        {"functions": {"a": {"egress": {"only": []}}}},
+        {"functions": {"a": {"egress": {"only": ["a.example", "*.b.example:1", "[::1]:2"]}}}},
+        {"functions": {"a": {"egress": {"only": "a.example"}}}},
+        {"functions": {"a": {"egress": {"only": [1]}}}},
+        {"functions": {"a": {"egress": {"only": ["https://a.example"]}}}},
+        {"functions": {"a": {"egress": {"only": ["a b"]}}}},
+        {"functions": {"a": {"egress": {"secrets": {"KEY": ["a.example"]}}}}},
+        {"functions": {"a": {"egress": {"secrets": {"KEY": "a.example"}}}}},
+        {"functions": {"a": {"egress": {"secrets": {"key": ["a.example"]}}}}},
+        {"functions": {"a": {"egress": {"secrets": {"AMBA_X": ["a.example"]}}}}},
+        {"functions": {"a": {"egress": {"secrets": []}}}},
         {"egress": []},
         {"limits": {"memory_mib": 64}},
         {"limits": {"memory_mib": True}},

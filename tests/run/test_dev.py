@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import selectors
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.e2e.raw_http import RawClient
 from tests.run.serving import Dev, environment_of, function, run_cli
+
+from amba_runtime import limits
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +168,7 @@ def test_an_empty_folder_is_served_and_says_what_to_do(tmp_path: Path, data_home
     [
         (("nowhere",), 1, "ENTRY_NOT_FOUND"),
         ((".", "--host", "0.0.0.0"), 1, "UNSAFE_LISTEN"),
+        ((".", "--allow-origin", "app.example"), 1, "is no origin"),
         ((".", "--project", "No Slug"), 1, "INVALID_NAME"),
         ((".", "--as", "root"), 1, "INVALID_PERSONA"),
         ((".", "--inspect"), 1, "NOT_EMULATED"),
@@ -424,15 +429,48 @@ def test_beyond_loopback_a_token_is_needed(folder: Path, data_home: Path) -> Non
                 assert connection.getresponse().status == status
 
 
-@pytest.mark.slow
-def test_a_limit_that_nothing_enforces_is_told(tmp_path: Path) -> None:
-    """It must not look as if it were guarded (interface.md 4)."""
-    folder = tmp_path / "functions"
-    folder.mkdir()
-    (folder / "hello.js").write_text(function("'x'"))
-    (folder / "amba.toml").write_text(
-        "[limits]\ncpu_ms = 5\nidle_ms = 900\n[functions.hello.limits]\nconcurrency = 1\n"
+def test_pages_of_other_sites_are_turned_away(folder: Path, data_home: Path) -> None:
+    """403 without a body, told once; allowed origins and this machine's are answered (T10)."""
+    (folder / "who.js").write_text(function("request.headers.get('x-amba-user-id')"))
+    options = ("--ephemeral", "--no-watch", "--as", "user:u_1")
+    allowed = ("--allow-origin", "https://app.example")
+    with Dev(folder, *options, *allowed, data_home=data_home) as dev:
+        for origin, status, text in (
+            ("https://evil.example", 403, ""),
+            ("null", 403, ""),
+            ("https://app.example", 200, "u_1"),
+            ("http://localhost:3000", 200, "u_1"),
+        ):
+            for method in ("GET", "POST"):
+                sent = {"Origin": origin, "Sec_Fetch_Site": "cross-site"}
+                answer = dev.get("/fn/local/who", method=method, **sent)
+                assert (answer.status, answer.text) == (status, text), origin
+        assert dev.get("/v1/admin/projects", Sec_Fetch_Site="cross-site").status == 403
+        assert dev.ask("who", Origin="https://evil.example") == ""
+        assert dev.ask("who") == "u_1"
+        dev.said("--allow-origin https://evil.example")
+
+
+def test_too_many_at_once_wait_and_are_refused(folder: Path, data_home: Path) -> None:
+    """A function's `concurrency`: the next waits for its turn, 100 at most; then 429 at once
+    with Retry-After (reliability.md 2.3).
+    """
+    (folder / "held.js").write_text(
+        "const held = [];\nexport default { async fetch(request) {\n"
+        "  if (new URL(request.url).pathname === '/free') for (const go of held) go();\n"
+        "  else await new Promise((done) => held.push(done));\n"
+        "  return new Response('held');\n} };\n"
     )
-    with Dev(folder, "--ephemeral", data_home=tmp_path / "data") as dev:
-        line = dev.said("nothing enforces them")
-        assert line.rstrip().endswith(": concurrency, cpu_ms")
+    (folder / "amba.toml").write_text("[functions.held.limits]\nconcurrency = 2\n")
+    with Dev(folder, "--ephemeral", "--no-watch", data_home=data_home) as dev:
+        with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+            for _ in range(2 + limits.PROJECT_WAITING.value + 1):
+                client = stack.enter_context(RawClient(dev.port))
+                client.begin("GET", "/fn/local/held")
+                selector.register(client.socket, selectors.EVENT_READ, client)
+            ((key, _),) = selector.select(timeout=4)
+            refusal = key.data.answer()
+            assert refusal.status == 429
+            assert json.loads(refusal.body)["error"]["code"] == "concurrency_limit"
+            assert int(refusal.header("retry-after")) >= 1
+        assert dev.ask("hello")  # its neighbour was not concerned

@@ -13,6 +13,8 @@ from amba_run.config import Environment
 from amba_run.health import Finding, State
 from amba_runtime.clock import ManualClock
 from amba_runtime.limits import ENGINE_OLD_DAYS
+from amba_runtime.sandbox import Sandbox
+from amba_runtime.sandbox.cgroups import Cgroups
 
 BUILT_S = 1_767_225_600.0  # 2026-01-01
 
@@ -55,7 +57,8 @@ def script(path: Path, text: str) -> Path:
 def test_a_program_that_does_not_run(tmp_path: Path, text: str, told: str) -> None:
     """Programs are run, not only looked for; what they said is told."""
     program = script(tmp_path / "workerd", text)
-    [finding] = health.workerd(Environment(workerd=program), ManualClock())
+    finding, untried = health.workerd(Environment(workerd=program), ManualClock())
+    assert (untried.name, state_of(untried)) == ("sandbox", State.WARN)
     assert state_of(finding) is State.FAIL
     assert told in finding.detail
     assert "unset AMBA_RUN_WORKERD" in finding.fix
@@ -75,10 +78,11 @@ def test_a_program_of_another_machine(tmp_path: Path) -> None:
 def test_an_engine_that_serves_nothing(tmp_path: Path) -> None:
     """It tells its version, but no function starts."""
     program = script(tmp_path / "workerd", "[ $1 = --version ] && echo workerd 2026-01-01")
-    age, serves = health.workerd(Environment(workerd=program), ManualClock(BUILT_S))
+    age, serves, walls, _memory = health.workerd(Environment(workerd=program), ManualClock(BUILT_S))
     assert age.state is State.OK
     assert state_of(serves) is State.FAIL
     assert "no function starts" in serves.detail
+    assert "is not a 64-bit ELF program" in walls.detail
 
 
 @pytest.mark.parametrize(
@@ -181,10 +185,31 @@ def test_saves_that_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no space left" in health.watching().detail
 
 
-def test_a_stronger_sandbox_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only tier 0 is warned of."""
-    from amba_runtime import sandbox
+@pytest.mark.parametrize(
+    ("tier", "state", "said"),
+    [
+        (0, State.WARN, "tier 0: words; no userns. The engine alone is not a hardened sandbox"),
+        (1, State.WARN, "run only code that you trust"),
+        (2, State.WARN, "a node takes tier 3"),
+        (3, State.OK, "tier 3: words"),
+    ],
+)
+def test_the_sandbox_is_told_as_it_is(tier: int, state: State, said: str) -> None:
+    """Its tier, why there is no higher one, and the line that mends it (reliability.md 4.2)."""
+    notes = () if tier == 3 else ("no userns",)
+    finding = health.sandbox(Sandbox(tier, "words", notes, "sudo mend" if notes else ""))
+    assert (finding.name, state_of(finding)) == ("sandbox", state)
+    assert said in finding.detail
+    assert finding.fix == ("" if tier == 3 else "sudo mend")
+    assert tier == 3 or health.sandbox(Sandbox(tier, "words", notes)).fix
 
-    jail = sandbox.Sandbox(2, "namespaces and seccomp")
-    monkeypatch.setattr(sandbox, "Sandbox", lambda: jail)
-    assert health.sandbox() == Finding("sandbox", State.OK, "tier 2: namespaces and seccomp")
+
+def test_without_control_groups_memory_is_watched_by_looking() -> None:
+    """And it says so, with the way to a group of one's own (reliability.md 4.3)."""
+    finding = health.memory_cap(Cgroups.none("nothing to write to"))
+    assert state_of(finding) is State.WARN
+    assert "nothing to write to" in finding.detail
+    assert "Delegate=yes" in finding.fix
+    there = Cgroups(version=2, bases={"memory": Path("/nowhere")})
+    assert "version 2" in health.memory_cap(there).detail
+    assert health.memory_cap(there).state is State.OK

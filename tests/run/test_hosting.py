@@ -31,6 +31,7 @@ from amba_run.hosting import Hosting
 from amba_run.node import Addresses, Node
 from amba_runtime.admission import Rejected, Scanned
 from amba_runtime.clock import ManualClock, SystemClock
+from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.engine.base import StartFailed, Surroundings
 from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
 from amba_runtime.errors import InternalError
@@ -124,6 +125,7 @@ class World:
             limits=more.pop("limits", {}),
             env=await self.store.secrets_for_new(project.record.id, name),
             storage=False,
+            egress=more.pop("egress", NO_RULES),
         )
 
     async def commit(self, name: str, version: int, trial: Any, **more: Any) -> Deployment:
@@ -767,3 +769,30 @@ def test_addresses_are_those_of_the_outside(
             await state.close()
 
     asyncio.run(run())
+
+
+def test_a_secret_that_stays_outside_is_a_placeholder_from_its_trial_on(tmp_path: Path) -> None:
+    """On trial, active, started again, and after a new value: `env` never has it; what is not
+    named is as it was (row G14)."""
+
+    async def body(world: World) -> None:
+        id_ = world.project.record.id
+        await world.store.set_secret(id_, "KEY", SecretText("canary-one"), None)
+        await world.store.set_secret(id_, "PLAIN", SecretText("plain"), None)
+        rules = EgressRules.of({"secrets": {"KEY": ["api.stripe.com"]}})
+        version, trial = await world.try_out(egress=rules)
+        deployment = await world.commit("f", version, trial, egress=rules)
+        assert deployment.egress == rules
+        first = (await world.seen())["env"]
+        assert first["PLAIN"] == "plain"
+        assert first["KEY"].startswith("amba_placeholder_")
+        slot = world.node.projects.all()[0].routes[b"f"].slot
+        assert slot is not None
+        await slot.evict()
+        assert (await world.seen())["env"]["KEY"] == first["KEY"]
+        await world.store.set_secret(id_, "KEY", SecretText("canary-two"), None)
+        await world.hosting.push_secret(id_, None, "KEY", SecretText("canary-two"))
+        assert (await world.seen())["env"]["KEY"] == first["KEY"]
+        assert (await world.seen())["env"]["AMBA_PROJECT_ID"] == id_
+
+    hosted(tmp_path, body)

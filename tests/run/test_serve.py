@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import socket
 from collections.abc import Generator
 
@@ -129,3 +130,48 @@ def test_own_addresses_look_like_hosts() -> None:
     assert "127.0.0.1" in found
     assert [a for a in found if ":" in a and a[0] + a[-1] != "[]"] == []
     assert [a for a in found if "%" in a] == []
+
+
+@pytest.mark.parametrize(
+    ("limits_", "asked", "most"),
+    [
+        ((256, 100_000), (20_096, 100_000), 20_096),
+        ((256, 1000), (1000, 1000), 1000),
+        ((256, resource.RLIM_INFINITY), (20_096, resource.RLIM_INFINITY), 20_096),
+        ((50_000, 100_000), None, 50_000),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, None),
+    ],
+)
+def test_as_many_files_as_may_be_opened_are(
+    monkeypatch: pytest.MonkeyPatch,
+    limits_: tuple[int, int],
+    asked: tuple[int, int] | None,
+    most: int | None,
+) -> None:
+    """A shell's soft limit of 256 or 1,024 files is no reason to turn clients away (row K3)."""
+    set_to: list[tuple[int, int]] = []
+
+    def getrlimit(_: int) -> tuple[int, int]:
+        return limits_
+
+    def setrlimit(_: int, both: tuple[int, int]) -> None:
+        set_to.append(both)
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    assert serve._open_files() == most  # pyright: ignore[reportPrivateUsage]
+    assert set_to == ([] if asked is None else [asked])
+
+
+def test_a_limit_that_cannot_be_raised_is_lived_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS refuses more than a number of its own."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("not so many")
+
+    def getrlimit(_: int) -> tuple[int, int]:
+        return 256, 100_000
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert serve._open_files() == 256  # pyright: ignore[reportPrivateUsage]

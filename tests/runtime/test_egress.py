@@ -24,6 +24,7 @@ from amba_runtime.egress import (
     parse_target,
     printable,
 )
+from amba_runtime.egress_rules import EgressRules
 from amba_runtime.errors import UserCode, UserError
 
 PUBLIC = "93.184.215.14"
@@ -114,7 +115,8 @@ def verdict(decision: Own | External | Denied) -> str:
         ("http://local.fn.localhost/", "name"),
         ("https://local.fn.localhost:8787/", "name"),
         ("http://evilfn.localhost:8787/", "name"),
-        ("http://fn.localhost.example.com:8787/", "unresolved"),
+        ("http://fn.localhost.example.com:8787/", "port"),
+        ("http://fn.localhost.example.com:8080/", "unresolved"),
         ("http://ip6-localhost:8787/", "name"),
         # external
         ("http://example.com/", "external"),
@@ -148,7 +150,11 @@ def verdict(decision: Own | External | Denied) -> str:
         ("http://example.com:25/", "port"),
         ("http://example.com:465/", "port"),
         ("https://example.com:587/", "port"),
-        ("http://example.com:26/", "external"),
+        ("http://example.com:26/", "port"),
+        ("http://93.184.215.14:3306/", "port"),
+        ("http://10.0.0.1:3306/", "address"),
+        ("http://example.com:8080/", "external"),
+        ("https://example.com:8443/", "external"),
         # literals
         ("http://10.0.0.1/", "address"),
         ("http://169.254.169.254/latest/meta-data", "address"),
@@ -386,7 +392,7 @@ def test_a_function_host_at_the_wrong_port_is_told_the_right_one() -> None:
         ("https://api.example.com/v1/x", "platform"),
         ("https://acme.fn.amba.example.com/hello", "function"),
         ("https://acme.cdn.amba.example.com/key", "function"),
-        ("http://api.example.com/", "unresolved"),
+        ("http://api.example.com/", "name"),
         ("https://127.0.0.1/", "address"),
         ("https://localhost/", "name"),
         ("http://acme.fn.amba.example.com/", "name"),
@@ -436,3 +442,87 @@ def test_a_malformed_target_is_shown_escaped_and_cut() -> None:
     assert isinstance(decision, Denied)
     assert decision.origin == r"http://\x1b[31m\xff"
     assert len(printable(b"a" * 1000)) == 200
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"http://user:canary@10.0.0.1/", "http://10.0.0.1"),
+        (b"http://a@canary@10.0.0.1\\canary", "http://10.0.0.1"),
+        (b"http://a b/canary?canary#canary", "http://a b"),
+        (b"http://a#canary", "http://a"),
+        (b"file:///etc/canary", "file://"),
+        (b"//a/canary", "//a"),
+        (b"data:text/plain,canary", "data:..."),
+        (b"javascript:canary()", "javascript:..."),
+        (b"/canary", "..."),
+        (b"canary@x:443", "..."),
+        (b"example.com:443", "example.com:443"),
+        (b"[::1]", "[::1]"),
+    ],
+)
+def test_a_log_line_shows_where_and_nothing_more(raw: bytes, shown: str) -> None:
+    """User names, paths, queries and fragments may carry secrets (row M2)."""
+    assert printable(raw) == shown
+
+
+def test_a_functions_own_list_is_asked_before_any_resolver() -> None:
+    """What is not listed is refused without a question to the world; our own addresses stay
+    open, and no list opens what is denied (row G13)."""
+    asked: list[str] = []
+
+    class Recording(Resolver):
+        async def resolve(self, name: str) -> Sequence[str]:
+            asked.append(name)
+            return await super().resolve(name)
+
+    rules = EgressRules.of({"only": ["example.com", "127.0.0.1", "private.example.com"]})
+    policy = EgressPolicy(DEV, resolver=Recording(), allow=["other.example.com:443"])
+
+    def told(url: str) -> Own | External | Denied:
+        return asyncio.run(policy.decide(url.encode(), rules))
+
+    refused = told("https://other.example.com/")
+    assert isinstance(refused, Denied)
+    assert refused.reason is DeniedReason.NOT_LISTED
+    assert 'add "other.example.com" to only' in refused.hint
+    assert asked == []
+    assert isinstance(told("https://example.com/"), External)
+    assert asked == ["example.com."]
+    assert isinstance(told("http://127.0.0.1:8787/v1"), Own)
+    for url in ("http://127.0.0.1/", "https://private.example.com/"):
+        denied = told(url)
+        assert isinstance(denied, Denied)
+        assert denied.reason is DeniedReason.ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("url", "function"),
+    [
+        ("http://local.fn.localhost:8787/hello", True),
+        ("http://127.0.0.1:8787/fn/local/hello", True),
+        ("http://127.0.0.1:8787/fnx", False),
+        ("http://127.0.0.1:8787/v1/projects", False),
+        ("http://local.cdn.localhost:8787/key", False),
+    ],
+)
+def test_a_request_to_a_function_of_ours_is_known_as_one(url: str, function: bool) -> None:
+    """It continues the trace of whoever asks; the API and the CDN begin nothing (row E29)."""
+    decision = decide(url)
+    assert isinstance(decision, Own)
+    assert decision.function is function
+
+
+def test_what_an_allow_entry_let_through_says_so() -> None:
+    """Secrets go in clear to a server of this machine alone, and only where it was opened."""
+    policy = EgressPolicy(DEV, resolver=Resolver(), allow=["localhost:3000", "93.184.215.14:80"])
+
+    def external(url: str) -> External:
+        decision = asyncio.run(policy.decide(url.encode()))
+        assert isinstance(decision, External)
+        return decision
+
+    local, public = external("http://localhost:3000/"), external("http://93.184.215.14/")
+    assert (local.opened, local.loopback) == (True, True)
+    assert (public.opened, public.loopback) == (True, False)
+    assert not external("https://example.com/").opened

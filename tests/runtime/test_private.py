@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from amba_runtime.private import LOCK, PrivateFolder, sweep
+from amba_runtime import private
+from amba_runtime.private import LOCK, PrivateFolder, barrier, open_place, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +77,50 @@ def test_a_sweep_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even where there is no temporary folder."""
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
     assert sweep() == 0
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder where every user may come, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="reach-", dir=open_place()) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_what_shuts_others_out_is_found(reachable: Path) -> None:
+    """The outermost folder that only its owner may enter; a path that is not there is an error."""
+    for name in ("a", "a/b", "a/b/c"):
+        (reachable / name).mkdir()
+        (reachable / name).chmod(0o755)
+    assert barrier(reachable / "a" / "b" / "c") is None
+    (reachable / "a" / "b").chmod(0o700)
+    assert barrier(reachable / "a" / "b") is None  # what it is itself is another question
+    assert barrier(reachable / "a" / "b" / "c") == reachable / "a" / "b"
+    (reachable / "a").chmod(0o750)
+    assert barrier(reachable / "a" / "b" / "c") == reachable / "a"
+    with pytest.raises(FileNotFoundError):
+        barrier(reachable / "nothing" / "at" / "all")
+
+
+def test_engines_with_users_of_their_own_get_a_place_that_is_open(
+    reachable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The temporary folder where every user may come, else a usual one; both are swept."""
+    usual, other = reachable / "usual", reachable / "other"
+    for place in (usual, other):
+        place.mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(usual))
+    monkeypatch.setattr(private, "OPEN_PLACES", (reachable / "nothing", other))
+    assert open_place() == usual  # there is none: better shut than nowhere
+    other.chmod(0o711)
+    assert open_place() == other
+    folder = PrivateFolder("x-", within=open_place())
+    assert folder.path.parent == other
+    left = other / "amba-left"
+    left.mkdir()
+    (left / LOCK).touch()
+    assert sweep() == 1
+    assert folder.path.exists()
+    folder.close()
+    usual.chmod(0o755)
+    assert open_place() == usual

@@ -20,8 +20,9 @@ from amba_runtime.engine.fake import (
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import LogLine, Tell
+from amba_runtime.outcome import Ended, LogLine, Outcome, Tell
 from amba_runtime.slot import Env, Kept, Overloaded, Resting, Slot
+from amba_runtime.turnstile import Turnstile
 from amba_runtime.wire import Request, Response, WireError
 
 
@@ -291,7 +292,8 @@ def test_a_crash_breaks_its_requests_and_the_next_is_served() -> None:
         with pytest.raises(WireError, match="signal 9"):
             await exchange.head()
         assert stage.slot.idle() is None
-        assert await stage.slot.cause() == "engine process 7 ended (signal 9)"
+        ended = await stage.slot.cause()
+        assert ended == Ended(Outcome.INTERNAL_ERROR, "engine process 7 ended (signal 9)")
         await stage.settle()
         assert stage.slot.isolate is stage.engine.made[1]
         assert stage.slot.cpu_seen_s == 0.25
@@ -307,7 +309,7 @@ def test_the_cause_of_a_death_that_did_not_happen_is_empty() -> None:
 
     async def run() -> None:
         stage = await _Stage().started()
-        assert await stage.slot.cause() == ""
+        assert await stage.slot.cause() is None
         await stage.slot.retire()
 
     asyncio.run(run())
@@ -955,5 +957,34 @@ def test_work_without_end_is_cut_off() -> None:
         stage.engine.made[0].waiting = 1
         await stage.slot.retire(drain_s=0.01)
         assert stage.engine.running == 0
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_a_turn_is_drained_too() -> None:
+    """A reload while requests wait for their turn drops none of them: the old version serves
+    those that came to it (issue 2, item 6).
+    """
+
+    async def run() -> None:
+        stage = _Stage()
+        turnstile = Turnstile(stage.clock, most=1)
+        vars(stage.slot)["_gate"] = gate = turnstile.gate("p", 9)
+        await stage.started()
+        other = turnstile.gate("q", 9)
+        assert other.try_enter()  # so that the node is full, and this function is not
+        entering = asyncio.create_task(gate.enter())
+        await stage.settle()
+        retiring = asyncio.create_task(stage.slot.retire(drain_s=50.0))
+        await stage.clock.advance(1)
+        assert stage.engine.running == 1
+        other.leave()
+        await entering
+        await stage.clock.advance(1)
+        assert stage.engine.running == 1
+        gate.leave()
+        await stage.clock.advance(1)
+        assert stage.engine.running == 0
+        await retiring
 
     asyncio.run(run())

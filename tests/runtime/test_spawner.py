@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.spawner import Spawner
 
@@ -361,3 +362,57 @@ def test_a_spawner_of_somebody_else_ends_at_once() -> None:
         timeout=10,
     )
     assert done.returncode == 1
+
+
+def stray_of(keeper: int) -> int:
+    """The one child of a process, once it is there."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        for child in psutil.Process(keeper).children():
+            return child.pid
+    raise AssertionError("it has no child")
+
+
+KEEPER = ("/bin/sh", "-c", "sleep 60 & wait")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others adopt nobody")
+def test_what_a_process_leaves_behind_ends_with_it(link: Link) -> None:
+    """As a jail whose keeper is killed while it is being made: nobody's, for ever (row F4)."""
+    other = link.start(1, *SLEEP)
+    keeper = link.start(2, *KEEPER)
+    stray = stray_of(keeper)
+    link.order({"kill": keeper, "signal": int(signal.SIGKILL)})
+    assert link.said() == {"exit": keeper, "code": -9}
+    assert gone(stray)
+    assert runs(other)
+    # it is not told as one of ours
+    link.order({"kill": other, "signal": int(signal.SIGTERM)})
+    assert link.said() == {"exit": other, "code": -15}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others adopt nobody")
+def test_strays_end_with_the_spawner_too(link: Link) -> None:
+    """Whose parent has hung up, or was killed (Must show 10)."""
+    keepers = [link.start(n, *KEEPER) for n in range(2)]
+    strays = [stray_of(keeper) for keeper in keepers]
+    link.ours.close()
+    assert link.process.wait(5) == 0
+    assert [pid for pid in (*keepers, *strays) if not gone(pid)] == []
+
+
+def test_a_spawner_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs is not waited for for ever (limits.STOP_S)."""
+
+    async def main() -> None:
+        spawner = Spawner()
+        await spawner.open()
+        exits = Exits()
+        pid = await spawn(spawner, *SLEEP, exited=exits)
+        psutil.Process(spawner_of(pid)).suspend()
+        await spawner.close()
+        assert await exits.codes.get() == -signal.SIGKILL
+        assert gone(pid)
+
+    monkeypatch.setattr(limits, "STOP_S", limits.Deadline(0.05, "", ""))
+    asyncio.run(main())

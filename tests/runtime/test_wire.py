@@ -1078,3 +1078,30 @@ def test_an_abort_ends_everything_at_once(run: Run) -> None:
             await connection.drain()
 
     run(body)
+
+
+def test_connections_of_one_engine_are_bounded(run: Run) -> None:
+    """One more than may be is dropped at once; when one has gone, the next is taken (E17-E19)."""
+
+    async def body(bench: Bench) -> None:
+        async def handler(request: Request) -> Response:
+            return Response(204)
+
+        await bench.serve(handler)
+        most = limits.WIRE_CONNECTIONS.value
+        # one at a time: as many as that would not fit into the backlog
+        held = [await bench.raw() for _ in range(most)]
+        reader, _ = await bench.raw()
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        held[0][1].close()
+        await held[0][1].wait_closed()
+        async with asyncio.timeout(5):
+            while True:
+                reader, writer = await bench.raw()
+                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    if (await reader.readexactly(12)).endswith(b"204"):
+                        break
+
+    run(body)

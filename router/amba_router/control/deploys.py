@@ -16,6 +16,7 @@ from amba_router.control import faults
 from amba_router.control.turns import Turns
 from amba_router.store.control_records import NewDeployment, Status
 from amba_runtime import limits
+from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
 from amba_runtime.violations import Rejected
 
@@ -40,6 +41,7 @@ class Wanted:
     limits: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
     engine: str = "workerd"
     rolled_back_from: int | None = None
+    egress: EgressRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Deploys:
     async def roll_back(
         self, project: ProjectRecord, old: Deployment, still: Callable[[], None]
     ) -> Deployed:
-        """A new version from the bundle, the limits and the rate limit of an old one."""
+        """A new version from an old one's bundle, limits, rate limit and rules of egress."""
         async with self._turns.take((project.id, old.name)):
             wanted = Wanted(
                 old.name,
@@ -86,6 +88,7 @@ class Deploys:
                 old.limits,
                 old.engine,
                 old.version,
+                old.egress,
             )
             return await self._deploy(project, wanted, still)
 
@@ -133,6 +136,7 @@ class Deploys:
                 limits=wanted.limits,
                 env=env,
                 storage=project.storage,
+                egress=wanted.egress,
             )
         except Rejected as refusal:
             logger.info(
@@ -176,6 +180,7 @@ class Deploys:
                     limits=wanted.limits,
                     engine=wanted.engine,
                     rolled_back_from=wanted.rolled_back_from,
+                    egress=wanted.egress,
                 )
             )
         except BaseException:

@@ -177,7 +177,12 @@ class _Functions:
         bundle = await asyncio.to_thread(Bundle.of, upload.script, source_map=upload.sourcemap)
         project = project_of(asked)
         wanted = Wanted(
-            declared.name, bundle, declared.rate_limit, declared.limits, declared.engine
+            declared.name,
+            bundle,
+            declared.rate_limit,
+            declared.limits,
+            declared.engine,
+            egress=declared.egress,
         )
         done = await self._deploys.deploy(project, wanted, asked.still)
         return self._deployed(project, done, declared.warnings)
@@ -335,6 +340,7 @@ def _row(deployment: Deployment) -> DeploymentRow:
         handlers=list(deployment.handlers),
         rate_limit=None if limit is None else RateLimitBody(limit.window, limit.max, limit.key),  # type: ignore[arg-type]
         limits=dict(deployment.limits),
+        egress=deployment.egress.wire(),
         engine=deployment.engine,
         rolled_back_from=deployment.rolled_back_from,
         note=deployment.note,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ProjectRecord,
         ProjectState,
     )
+    from amba_runtime.egress_rules import EgressRules
 
 
 class Trial(Protocol):
@@ -49,6 +50,7 @@ class Host(Protocol):
         limits: Mapping[str, int],
         env: tuple[tuple[str, SecretText], ...],
         storage: bool,
+        egress: EgressRules,
     ) -> Trial:
         """Admit a bundle and start it where it will serve, egress shut.
 
@@ -56,6 +58,7 @@ class Host(Protocol):
             limits: names of `limits.SETTINGS`, already within what may be written; the host
                 clamps them to its own maxima.
             env: the secrets alone; the host adds the platform's bindings.
+            egress: what the function may reach at most; its secrets that stay outside of it.
 
         Raises:
             admission.Rejected: with all violations.

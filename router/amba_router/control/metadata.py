@@ -1,6 +1,7 @@
 """The `metadata` part of an upload: what is declared about a function, each rule with its code.
 
-Source: contract A.2, D.2, D.3, D.8; interface.md section 4 (`limits`, `schedules`, `engine`).
+Source: contract A.2, D.2, D.3, D.8; interface.md section 4 (`limits`, `schedules`, `engine`);
+reliability.md rows G13 and G14 (`egress`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from amba_router.control.decoding import decode_json
 from amba_router.control.models import Metadata
 from amba_router.rate_limit import RateLimit, parse_rate_limit
 from amba_runtime import limits
+from amba_runtime.egress_rules import NO_RULES, EgressRules, RuleError
 from amba_runtime.errors import UserError
 from amba_runtime.manifest import FUNCTION_NAME, FunctionName
 from amba_runtime.violations import Violation, ViolationCode
@@ -34,6 +36,7 @@ class Declared:
     limits: Mapping[str, int]
     engine: str
     warnings: tuple[str, ...]
+    egress: EgressRules = NO_RULES
 
 
 def read_metadata(raw: bytes) -> Declared:
@@ -61,6 +64,7 @@ def read_metadata(raw: bytes) -> Declared:
         _limits(given.limits),
         _engine(given.engine),
         _schedules(given.schedules),
+        _egress(given.egress),
     )
 
 
@@ -99,6 +103,16 @@ def _limits(value: object) -> Mapping[str, int]:
             )
         checked[name] = number
     return checked
+
+
+def _egress(value: object) -> EgressRules:
+    if value is None:
+        return NO_RULES
+    try:
+        return EgressRules.of(value)
+    except RuleError as error:
+        at = ".".join(("egress", *(str(part) for part in error.path)))
+        raise faults.INVALID_METADATA.refuse(f"{at}: {error}") from None
 
 
 def _engine(value: object) -> str:

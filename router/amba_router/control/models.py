@@ -254,6 +254,7 @@ class Metadata(Struct, kw_only=True):
     limits: Any = None
     schedules: Any = None
     engine: Any = None
+    egress: Any = None
 
 
 class DeploymentRow(Struct, kw_only=True):
@@ -273,6 +274,7 @@ class DeploymentRow(Struct, kw_only=True):
     handlers: list[str]
     rate_limit: RateLimitBody | None
     limits: dict[str, int]
+    egress: dict[str, Any]
     engine: str
     rolled_back_from: int | None
     note: str

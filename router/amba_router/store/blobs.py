@@ -137,7 +137,8 @@ class Blobs:
         Returns:
             False when another process holds the lock (the caller may try again).
         """
-        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.root, self._incoming):  # `parents` would not heed the mode
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             import fcntl

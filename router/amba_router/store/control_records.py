@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.manifest import Bundle, DeveloperId, FunctionName, ProjectId
 from amba_runtime.secret import SecretText
 
@@ -151,6 +152,7 @@ class NewDeployment:
     limits: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
     engine: str = "workerd"
     rolled_back_from: int | None = None
+    egress: EgressRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ class Deployment:
     has_map: bool
     rolled_back_from: int | None
     note: str
+    egress: EgressRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)

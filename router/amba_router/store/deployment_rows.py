@@ -25,8 +25,11 @@ from amba_router.store.secret_rows import destroy_unset
 from amba_router.store.state import State
 from amba_runtime import entropy
 from amba_runtime.clock import Clock
+from amba_runtime.egress_rules import EgressRules
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 from amba_runtime.manifest import Bundle, FunctionName, ProjectId
+
+_EGRESS = "egress"
 
 
 class DeploymentRows:
@@ -247,14 +250,22 @@ def _row(
         "status": Status.ACTIVE,
         "created_ms": now_ms,
         "rate_limit": None if new.rate_limit is None else json.dumps(new.rate_limit.wire()),
-        "limits": json.dumps(dict(new.limits)),
+        "limits": json.dumps({**new.limits, **_ruled(new.egress)}),
         "engine": new.engine,
         "rolled_back_from": new.rolled_back_from,
         "note": "",
     }
 
 
+def _ruled(rules: EgressRules) -> dict[str, Any]:
+    """Beside the limits, under a name that no limit has."""
+    told = rules.wire()
+    return {_EGRESS: told} if told else {}
+
+
 def _deployment(row: Row[Any]) -> Deployment:
+    limits: dict[str, Any] = json.loads(row.limits)
+    rules = EgressRules.of(limits.pop(_EGRESS, {}))
     return Deployment(
         id=row.id,
         project_id=ProjectId(row.project_id),
@@ -271,9 +282,10 @@ def _deployment(row: Row[Any]) -> Deployment:
         rate_limit=stored_rate_limit(
             None if row.rate_limit is None else json.loads(row.rate_limit)
         ),
-        limits=json.loads(row.limits),
+        limits=limits,
         engine=row.engine,
         has_map=row.map_sha is not None,
         rolled_back_from=row.rolled_back_from,
         note=row.note,
+        egress=rules,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -178,12 +179,25 @@ def _make(path: Path) -> None:
             fsync_folder(path.parent)
 
 
+def _close_to_others(database: Path) -> None:
+    """The database and SQLite's files beside it are this person's, in whatever folder they lie.
+
+    What cannot be made or changed here is told by whoever opens it.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(database, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for suffix in ("", "-wal", "-shm"):  # SQLite gives the other two the first one's mode
+        with contextlib.suppress(OSError):
+            database.with_name(database.name + suffix).chmod(0o600)
+
+
 def _load(path: Path, blobs: Blobs, now_ms: int) -> State:
     # Importing SQLAlchemy takes a few hundred milliseconds: here, in a thread, once.
     from amba_router.store import repair
     from amba_router.store.database import Database
     from amba_router.store.objects import Objects
 
+    _close_to_others(path / DATABASE)
     database = Database(path / DATABASE)
     try:
         sealer, scratch = repair.load_sealer(path, database)

@@ -32,6 +32,13 @@ _FORMATS = ("text", "json", "github", "sarif", "junit")
 )
 @click.option("--max-growth", metavar="SIZE|PERCENT", help="Refuse more growth: 20KB, 10%.")
 @click.option("--static", is_flag=True, help="Judge by the bytes alone; start nothing.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["best-effort", "off"]),
+    default="best-effort",
+    show_default=True,
+    help="Walls around each function, as strong as they can be here; off: none.",
+)
 @click.option("--no-bundle", is_flag=True, help="PATHS are finished bundles: take them as is.")
 def command(
     paths: tuple[Path, ...],
@@ -42,6 +49,7 @@ def command(
     against: Path | None,
     max_growth: str | None,
     static: bool,
+    sandbox: str,
     no_bundle: bool,
 ) -> int:
     """Bundle and judge the functions under PATHS (files or folders) without serving them.
@@ -65,7 +73,7 @@ def command(
         max_growth=_size("--max-growth", max_growth, percent=True),
         against=None if against is None else _weights(against),
     )
-    report = asyncio.run(_check(options))
+    report = asyncio.run(_check(options, sandbox))
     format_ = format_ or ("json" if json_ else "text")
     text = render(report, format_, version=__version__)
     if out is None:
@@ -84,7 +92,7 @@ def command(
     return 0 if report.ok else 1
 
 
-async def _check(options: CheckOptions) -> Report:
+async def _check(options: CheckOptions, sandbox: str) -> Report:
     from amba_bundler.esbuild import Esbuild
     from amba_run.check import Checker
     from amba_run.config import Environment
@@ -96,10 +104,16 @@ async def _check(options: CheckOptions) -> Report:
     engine: Engine | None = None
     if not options.static:
         from amba_runtime.engine.auto import choose
+        from amba_runtime.sandbox import STRONGEST
 
-        engine = choose("auto", workerd=str(environment.workerd) if environment.workerd else None)
+        engine = choose(
+            "auto",
+            workerd=str(environment.workerd) if environment.workerd else None,
+            most=0 if sandbox == "off" else STRONGEST,
+        )
     confined = Esbuild(environment.esbuild, memory_max=limits.SCAN_MEMORY.value)
-    async with Esbuild(environment.esbuild) as builder, confined as scanner:
+    own = Esbuild(environment.esbuild, memory_max=limits.BUILD_MEMORY.value)
+    async with own as builder, confined as scanner:
         try:
             # side by side: a start takes longer than the build of a small function
             used = [scanner] if options.finished else [builder, scanner]

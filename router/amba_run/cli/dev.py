@@ -52,6 +52,19 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
     metavar="TOKEN",
     help="Needed to listen beyond loopback: callers from there send it as Amba-Run-Token.",
 )
+@click.option(
+    "--sandbox",
+    type=click.Choice(["best-effort", "off"]),
+    default="best-effort",
+    show_default=True,
+    help="Walls around each function, as strong as they can be here; off: none.",
+)
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin call too, besides this machine's. Repeatable.",
+)
 @click.option("--inspect", is_flag=True, help="A debugger's port. Not emulated yet.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object per event on stdout.")
 def command(
@@ -66,11 +79,14 @@ def command(
     allow_egress: tuple[str, ...],
     engine: str,
     token: str | None,
+    sandbox: str,
+    allow_origin: tuple[str, ...],
     inspect: bool,
     json_: bool,
 ) -> int:
     """Serve the functions under PATH (a file or a folder)."""
     from amba_router.identity import parse_persona
+    from amba_router.pages import parse_origin
     from amba_run.config import Environment
     from amba_run.dev import DevOptions
     from amba_run.dev_state import default_state
@@ -99,6 +115,8 @@ def command(
     if ephemeral and state is not None:
         raise click.UsageError("--ephemeral keeps nothing, --state keeps it: choose one")
     who = parse_persona(persona)
+    for origin in allow_origin:
+        parse_origin(origin)
     folder_of(path)
     kept = state or (None if ephemeral else default_state(path))
     # one whose owner was killed is removed when the next engine opens
@@ -120,6 +138,7 @@ def command(
         allow_egress=allow_egress,
         watch=not no_watch,
         token=token,
+        allow_origin=allow_origin,
     )
     if host not in _LOOPBACK:
         say.warn(
@@ -127,7 +146,7 @@ def command(
             "functions, and what they send can be read on the way"
         )
     try:
-        return _run(options, say, engine)
+        return _run(options, say, engine, sandbox)
     finally:
         logging.getLogger("amba").removeHandler(handler)
         say.close()
@@ -148,13 +167,14 @@ def _make(state: Path) -> None:
         ) from error
 
 
-def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
+def _run(options: DevOptions, say: Reporter, engine_name: str, sandbox: str) -> int:
     from amba_bundler.esbuild import Esbuild
     from amba_run.config import Environment
     from amba_run.dev import DevServer
     from amba_runtime.clock import SystemClock
     from amba_runtime.engine.auto import choose
     from amba_runtime.errors import InternalError
+    from amba_runtime.sandbox import STRONGEST
 
     environment = Environment.of_process()
     raise_file_limit()
@@ -175,8 +195,9 @@ def _run(options: DevOptions, say: Reporter, engine_name: str) -> int:
             with contextlib.suppress(NotImplementedError, AttributeError):
                 loop.add_signal_handler(getattr(signal, name), interrupt, with_code)
         override = str(environment.workerd) if environment.workerd else None
-        engine = choose(engine_name, workerd=override)
-        esbuild = Esbuild(environment.esbuild)
+        most = 0 if sandbox == "off" else STRONGEST
+        engine = choose(engine_name, workerd=override, most=most)
+        esbuild = Esbuild(environment.esbuild, memory_max=limits.BUILD_MEMORY.value)
         server = DevServer(options, engine=engine, esbuild=esbuild, clock=SystemClock(), say=say)
         try:
             await server.run(stop)

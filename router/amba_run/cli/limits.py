@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from amba_run.cli.options import json_option, print_json
-from amba_runtime.limits import ENFORCED
 
 if TYPE_CHECKING:
     from amba_run.config import ProjectConfig
@@ -18,12 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One limit of one function; `set_in` is `default` or where `amba.toml` sets it."""
+    """One limit of one function.
+
+    Attributes:
+        value: in force in `dev`.
+        default, hosted: of `dev` and `check`; of a node.
+        set_in: `default`, or where `amba.toml` sets it.
+    """
 
     name: str
     value: int
     unit: str
     default: int
+    hosted: int
     maximum: int
     off: bool
     set_in: str
@@ -62,7 +68,10 @@ def command(path: Path, json_: bool) -> int:
         alike[rows(config, "")] = []
     for table, names in alike.items():
         click.echo("\n".join([*([", ".join(names)] if names else []), *_table(table), ""]))
-    click.echo("0 is off. Set them in amba.toml: [limits], or [functions.NAME.limits].")
+    click.echo(
+        "0 is off; dev and hosted are the defaults. "
+        "Set them in amba.toml: [limits], or [functions.NAME.limits]."
+    )
     return 0
 
 
@@ -88,6 +97,7 @@ def rows(config: ProjectConfig, name: str) -> tuple[Row, ...]:
                 value,
                 setting.unit,
                 setting.dev,
+                setting.hosted,
                 setting.maximum,
                 setting.off,
                 set_in,
@@ -103,27 +113,29 @@ def _plain(row: Row) -> dict[str, object]:
         "value": row.value,
         "unit": row.unit,
         "default": row.default,
+        "hosted_default": row.hosted,
         "maximum": row.maximum,
         "off": row.off,
         "set_in": row.set_in,
-        "enforced": row.name in ENFORCED,
         "bounds": row.bounds,
         "source": row.source,
     }
 
 
 def _table(table: tuple[Row, ...]) -> list[str]:
-    head = ("limit", "value", "unit", "default", "maximum", "set in", "enforced", "bounds")
+    head = ("limit", "value", "unit", "dev", "hosted", "most", "set in", "bounds", "source")
     cells: list[tuple[str, ...]] = [head]
     for row in table:
-        enforced = "yes" if row.name in ENFORCED else "not yet"
-        numbers = (str(row.value), row.unit, str(row.default), str(row.maximum))
-        cells.append((row.name, *numbers, row.set_in, enforced, row.bounds))
+        defaults = (str(row.default), str(row.hosted), str(row.maximum))
+        source = row.source.split(";")[0]
+        cells.append(
+            (row.name, str(row.value), row.unit, *defaults, row.set_in, row.bounds, source)
+        )
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     lines: list[str] = []
     for line in cells:
         padded = [
-            cell.rjust(width) if column in (1, 3, 4) else cell.ljust(width)
+            cell.rjust(width) if column in (1, 3, 4, 5) else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         lines.append("  " + "  ".join(padded).rstrip())

@@ -59,9 +59,9 @@ _SUFFIX = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*
 @click.option(
     "--sandbox",
     type=click.Choice(["strict", "best-effort", "off"]),
-    default="best-effort",
+    default="strict",
     show_default=True,
-    help="strict: a jail or no start; off: no jail, one project.",
+    help="strict: a jail (tier 3) or no start; off: no jail, one project.",
 )
 @click.option(
     "--allow-egress",
@@ -194,6 +194,7 @@ def _run(options: NodeOptions, say: NodeReporter, engine_name: str) -> int:
     from amba_runtime.clock import SystemClock
     from amba_runtime.engine.auto import choose
     from amba_runtime.errors import InternalError
+    from amba_runtime.sandbox import STRONGEST
 
     environment = Environment.of_process()
     raise_file_limit()
@@ -219,7 +220,9 @@ def _run(options: NodeOptions, say: NodeReporter, engine_name: str) -> int:
         server = NodeServer(
             options,
             engine=choose(
-                engine_name, workerd=str(environment.workerd) if environment.workerd else None
+                engine_name,
+                workerd=str(environment.workerd) if environment.workerd else None,
+                most=0 if options.sandbox == "off" else STRONGEST,
             ),
             esbuild=Esbuild(environment.esbuild, memory_max=limits.SCAN_MEMORY.value),
             clock=SystemClock(),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from amba_runtime.engine.base import Engine
 from amba_runtime.errors import NotEmulatedError
+from amba_runtime.sandbox import STRONGEST
 
 
-def choose(name: str, *, workerd: str | None) -> Engine:
+def choose(name: str, *, workerd: str | None, most: int = STRONGEST) -> Engine:
     """The engine for `auto` or `workerd`.
 
     Args:
         workerd: path of another workerd program than the one in the wheel.
+        most: the strongest tier of walls to look for; 0 for none.
 
     Raises:
         NotEmulatedError: `wasm`, for now.
@@ -20,4 +22,4 @@ def choose(name: str, *, workerd: str | None) -> Engine:
         raise NotEmulatedError("the wasm engine", hint="leave out --engine, or use workerd")
     from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 
-    return WorkerdEngine(program=find_workerd(workerd))
+    return WorkerdEngine(program=find_workerd(workerd), most=most)

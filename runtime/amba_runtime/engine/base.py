@@ -17,6 +17,7 @@ from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Ended, Event, Tell
 
 if TYPE_CHECKING:  # `check --static` starts nothing, and need not load the wire
+    from amba_runtime.sandbox import Sandbox
     from amba_runtime.wire import Handler, Headers
 
 
@@ -63,7 +64,7 @@ class Description:
 
 
 GUEST_MODULE = "fn.mjs"
-HOST_MODULES = ("shim.mjs", "prelude.mjs", "guest.mjs")
+HOST_MODULES = ("shim.mjs", "prelude.mjs", "subrequests.mjs", "guest.mjs")
 """What a bundle, and our modules around it, are called in stacks."""
 
 
@@ -151,10 +152,15 @@ class Isolate(Protocol):
 
 
 class Engine(Protocol):
-    """Starts isolates. `open` before the first, `close` ends every one; both idempotent."""
+    """Starts isolates. `open` before the first, `close` ends every one; both idempotent.
+
+    `sandbox` is the walls around each isolate, known once it is open.
+    """
 
     @property
     def name(self) -> str: ...
+    @property
+    def sandbox(self) -> Sandbox: ...
     async def open(self) -> None: ...
     async def start(
         self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings

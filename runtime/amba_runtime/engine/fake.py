@@ -15,6 +15,7 @@ from typing import Any
 from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Ended, Event, GuestException, Outcome, Tell
+from amba_runtime.sandbox import Sandbox
 from amba_runtime.wire import Headers, NothingSentError, WireError, parse_lines
 
 
@@ -293,6 +294,7 @@ class FakeEngine:
     def __init__(self, handlers: Mapping[str, FakeHandler]) -> None:
         self.handlers = dict(handlers)
         self.isolates: list[FakeIsolate] = []
+        self.sandbox = Sandbox()
 
     async def open(self) -> None:
         """Nothing to do."""

@@ -22,7 +22,7 @@ const later = setTimeout;
 const { keys: ObjectKeys, getPrototypeOf, setPrototypeOf } = Object;
 
 // `instanceof`, whatever a guest has made of it.
-export function isA(value, type) {
+function isA(value, type) {
   try {
     return apply(hasInstance, type, [value]);
   } catch {
@@ -32,23 +32,28 @@ export function isA(value, type) {
 // An array that inherits nothing: no `toJSON` that a guest gave to all objects.
 const bare = (array) => setPrototypeOf(array, null);
 
-export const current = new AsyncLocalStorage();
-export const run = AsyncLocalStorage.prototype.run.bind(current);
+const current = new AsyncLocalStorage();
+const run = AsyncLocalStorage.prototype.run.bind(current);
 const store = AsyncLocalStorage.prototype.getStore.bind(current);
 
 // A bundle that never names the console runs without that store (shim.mjs): what it tells all
 // the same, by a detour or by a rejected `waitUntil`, belongs to the invocation begun last.
 let latest;
-export function begun(invocation) {
+function begun(invocation) {
   latest = invocation;
   return invocation;
 }
 
-const LINE_MAX = 16384;
-const TOTAL_MAX = 262144;
+// What a fetch is counted for that comes without a context: see `invocationNow`.
+let newest;
 
-// One invocation's collected text: `lines` is JSON rows joined by commas.
-export class Invocation {
+const [SUBREQUESTS, AT_ONCE, LOG_KIB] = JSON.parse(bindings.__AMBA_LIMITS);
+const TOTAL_MAX = LOG_KIB * 1024;
+const LINE_MAX = TOTAL_MAX < 16384 ? TOTAL_MAX : 16384;
+
+// One invocation's collected text: `lines` is JSON rows joined by commas. And its subrequests:
+// how many so far, how many wait for their answers, the line of those whose turn has not come.
+class Invocation {
   // fields, not assignments: a setter on Object.prototype must not see them
   request;
   ctx;
@@ -59,14 +64,21 @@ export class Invocation {
   full = false;
   answered = false;
   flushing = false;
+  id = null;
+  fetches = 0;
+  open = 0;
+  first = null;
+  last = null;
+  over = false;
   constructor(request, ctx, log) {
     this.request = request;
     this.ctx = ctx;
     this.log = log;
+    if (ctx !== null) newest = this;
   }
 }
 
-export const startup = new Invocation(null, null, null);
+const startup = new Invocation(null, null, null);
 
 function ascii(json) {
   let out = "";
@@ -134,11 +146,14 @@ function plain(value) {
   return walk(value);
 }
 
-export function add(invocation, kind, json) {
+let breached = null; // tells the host of a limit that was passed
+
+function add(invocation, kind, json) {
   if (invocation.full) return;
   if (invocation.size + json.length > TOTAL_MAX) {
     invocation.full = true;
-    json = `["warn",${now()},["[amba-run] further console lines were dropped: 256 KiB per invocation"]]`;
+    if (breached !== null) breached(invocation, "log_kib", LOG_KIB + 1, LOG_KIB);
+    json = `["warn",${now()},["[amba-run] further console lines were dropped: ${LOG_KIB} KiB per invocation"]]`;
     kind = "lines";
   }
   invocation.size += json.length;
@@ -148,6 +163,7 @@ export function add(invocation, kind, json) {
 
 function collect(level, args) {
   const invocation = store() ?? latest ?? startup;
+  if (invocation.full) return; // a flood of lines that nobody keeps costs next to nothing
   try {
     const out = bare([]);
     for (let i = 0; i < args.length && i < 100; i++) {
@@ -173,7 +189,7 @@ function collect(level, args) {
   }
 }
 
-export function describeError(error) {
+function describeError(error) {
   let name = "Error";
   let message = "";
   let stack = "";
@@ -194,7 +210,7 @@ export function describeError(error) {
   return ascii(stringify(bare([cut(name), cut(message), cut(stack), now()])));
 }
 
-export function drainText(invocation, outcome) {
+function drainText(invocation, outcome) {
   const text = '{"o":"' + (outcome ?? "ok") + '","l":[' + invocation.lines + '],"e":[' + invocation.errors + "]}";
   invocation.lines = "";
   invocation.errors = "";
@@ -221,7 +237,7 @@ async function flush(invocation) {
 let nativeWaitUntil = null;
 
 // Puts a `waitUntil` in the native one's place that tells what the promise was rejected with.
-export function watchContext(ctx) {
+function watchContext(ctx) {
   const prototype = getPrototypeOf(ctx);
   nativeWaitUntil = prototype.waitUntil;
   prototype.waitUntil = function waitUntil(promise) {
@@ -231,7 +247,7 @@ export function watchContext(ctx) {
 
 // Promises given to `waitUntil` that have not settled: the host ends no isolate that has some.
 let waiting = 0;
-export const pending = () => waiting;
+const pending = () => waiting;
 
 async function told(promise, invocation) {
   waiting++;
@@ -246,11 +262,11 @@ async function told(promise, invocation) {
 }
 
 /** `ctx.waitUntil` for our own work. */
-export function keepAlive(ctx, promise) {
+function keepAlive(ctx, promise) {
   apply(nativeWaitUntil, ctx, [promise]);
 }
 
-export async function post(invocation) {
+async function post(invocation) {
   if (invocation.lines === "" && invocation.errors === "") return;
   const body = drainText(invocation);
   try {
@@ -346,6 +362,7 @@ WebSocket.prototype.removeEventListener = function removeEventListener(type, lis
 };
 
 globalThis.ReadableStream = new Proxy(ReadableStream, {
+  __proto__: null, // no traps that a guest gave to all objects
   construct(target, args, newTarget) {
     const invocation = store();
     const source = args[0];
@@ -365,7 +382,7 @@ ReadableStream.prototype.constructor = ReadableStream;
 
 // The classic form: `addEventListener("fetch", (event) => event.respondWith(...))`, with
 // bindings as globals. Other event types keep their usual meaning.
-export const listeners = { __proto__: null };
+const listeners = { __proto__: null };
 const addListener = globalThis.addEventListener;
 globalThis.addEventListener = function (type, listener, ...rest) {
   if (type === "fetch" || type === "scheduled" || type === "queue") {
@@ -374,22 +391,45 @@ globalThis.addEventListener = function (type, listener, ...rest) {
   }
   return apply(addListener, globalThis, [type, listener, ...rest]);
 };
-export const logService = bindings.__AMBA_LOG;
-export const mark = bindings.__AMBA_MARK;
-export const silent = bindings.__AMBA_SILENT === "1";
+const logService = bindings.__AMBA_LOG;
+const mark = bindings.__AMBA_MARK;
+const silent = bindings.__AMBA_SILENT === "1";
 const classic = bindings.__AMBA_CLASSIC;
 // what a guest imports from cloudflare:workers is this same object
 delete bindings.__AMBA_LOG;
 delete bindings.__AMBA_MARK;
 delete bindings.__AMBA_CLASSIC;
 delete bindings.__AMBA_SILENT;
+delete bindings.__AMBA_LIMITS;
 function asGlobals(values) {
   if (classic) for (const name of ObjectKeys(values)) globalThis[name] = values[name];
 }
 asGlobals(bindings);
 
 // New values of text bindings, for whoever reads them from now on.
-export function rebind(values) {
+function rebind(values) {
   for (const name of ObjectKeys(values)) bindings[name] = values[name];
   asGlobals(values);
+}
+
+// Whose fetch this is: with its context, or (a bundle without one, by a detour) the newest's.
+function invocationNow() {
+  return store() ?? newest;
+}
+
+function onBreach(tell) {
+  breached = tell;
+}
+
+// Handed out once, to the shim: a guest can import this module, too, for as long as it may use
+// `eval`, and must not speak to the host in our name.
+let internals = {
+  __proto__: null, run, begun, Invocation, startup, add, describeError, drainText, post, listeners, isA,
+  keepAlive, logService, mark, silent, watchContext, rebind, pending, invocationNow, onBreach,
+  hasContext: () => store() !== undefined, most: SUBREQUESTS, atOnce: AT_ONCE,
+};
+export function take() {
+  const given = internals;
+  internals = null;
+  return given;
 }

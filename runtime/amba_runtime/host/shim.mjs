@@ -2,11 +2,15 @@
 // exceptions, and hands both to the host on a response header that the host removes.
 // That header stands on an answer of our own: a guest never sees it on its own objects.
 
-import {
+import { take } from "./prelude.mjs";
+import { guardFetches } from "./subrequests.mjs";
+import { WorkerEntrypoint } from "cloudflare:workers";
+
+const internals = take();
+const {
   run, begun, Invocation, startup, add, describeError, drainText, post, listeners, isA, keepAlive,
   logService, mark, silent, watchContext, rebind, pending,
-} from "./prelude.mjs";
-import { WorkerEntrypoint } from "cloudflare:workers";
+} = internals;
 
 const Response_ = Response;
 const Headers_ = Headers;
@@ -20,6 +24,7 @@ const requestHeaders = getter(Request, "headers");
 const responseHeaders = getter(Response, "headers");
 const webSocketOf = getter(Response, "webSocket");
 const isUsed = getter(Response, "bodyUsed");
+const statusOf = getter(Response, "status");
 const bodyOf = getter(Response, "body");
 const setHeader = Headers.prototype.set;
 const getHeader = Headers.prototype.get;
@@ -31,12 +36,15 @@ const String_ = String;
 const sourceOf = Function.prototype.call.bind(Function.prototype.toString);
 const logFetch = logService.fetch;
 
+guardFetches(internals);
+
 // Imported after everything above was taken: the guest's module runs now.
 const { guest } = await import("./guest.mjs");
 // by this name the host knows our header from one that a guest or an upstream made up
 const TELL = "amba-run-" + mark;
 const HEADER_MAX = 24576;
 
+// Each invocation is given a copy: what one does to its `env` is no other's matter.
 let guestEnv = null;
 let changed = null; // text bindings that got new values since the start
 
@@ -85,7 +93,7 @@ function classicFetch(listener, request, ctx) {
 function callFetch(request, ctx) {
   const entry = guest.default;
   if (entry !== undefined && entry !== null && typeof entry.fetch === "function") {
-    return entry.fetch(request, guestEnv, ctx);
+    return entry.fetch(request, { ...guestEnv }, ctx);
   }
   if (listeners.fetch) return classicFetch(listeners.fetch, request, ctx);
   throw new TypeError("the function has no fetch handler");
@@ -122,7 +130,8 @@ function failed(error, invocation) {
 function answered(response, invocation) {
   let used;
   try {
-    used = apply(isUsed, response, []); // throws for what is no Response, a Proxy of one included
+    apply(statusOf, response, []); // throws for what is no Response: a Request, a Proxy of one
+    used = apply(isUsed, response, []);
   } catch {
     return failed(new TypeError("the fetch handler did not return a Response"), invocation);
   }
@@ -194,7 +203,7 @@ export default {
     }
     return event(label, ctx, () => {
       const entry = guest.default;
-      if (typeof entry?.scheduled === "function") return entry.scheduled(controller, guestEnv, ctx);
+      if (typeof entry?.scheduled === "function") return entry.scheduled(controller, { ...guestEnv }, ctx);
       if (!listeners.scheduled) throw new TypeError("the function has no scheduled handler");
       const e = new ClassicEvent("scheduled", ctx);
       e.cron = controller.cron;
@@ -208,7 +217,7 @@ export default {
     const label = `queue ${batch.queue} ${batch.messages[0]?.id ?? ""}`;
     return event(label, ctx, () => {
       const entry = guest.default;
-      if (typeof entry?.queue === "function") return entry.queue(batch, guestEnv, ctx);
+      if (typeof entry?.queue === "function") return entry.queue(batch, { ...guestEnv }, ctx);
       if (!listeners.queue) throw new TypeError("the function has no queue handler");
       return listeners.queue(batch);
     });

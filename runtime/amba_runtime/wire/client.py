@@ -17,7 +17,7 @@ from amba_runtime.wire.common import Flow, Headers, Inbox, NothingSentError, Wir
 _BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"})
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One keep-alive connection to an engine; one exchange at a time.
 
     `begin` -> (`write`, `drain`)* -> `end` -> `head` -> `read`* -> `release` or `abort`.
@@ -211,7 +211,14 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._flow.resume()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where the next bytes go: one place for all connections, it is empty again at once."""
+        return self._owner.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._owner.view[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
         parser = self._parser
         if parser is None or not self._asked:  # nobody asked: it must not answer the next one
             self.abort()
@@ -291,6 +298,8 @@ class Client:
         self.loop = loop
         self._idle: list[Connection] = []
         self._closed = False
+        self.buffer = bytearray(limits.WIRE_READ.value)
+        self.view = memoryview(self.buffer)
 
     def idle(self) -> Connection | None:
         """A kept connection that is fit for one more exchange, or None."""

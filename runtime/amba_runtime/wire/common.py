@@ -69,15 +69,20 @@ class Flow:
 
 
 class Inbox:
-    """Body bytes read but not yet taken; reading stops at the high mark, resumes when emptied."""
+    """Body bytes read but not yet taken; reading stops at the high mark, resumes when emptied.
 
-    __slots__ = ("_chunks", "_paused", "_size", "_transport", "_waiter", "ended", "error")
+    The mark is `limits.WIRE_BUFFER`, so that most bodies are whole before anybody looks. One that
+    is read piece by piece is held by the piece: a slow reader at its far end costs little.
+    """
+
+    __slots__ = ("_chunks", "_most", "_paused", "_size", "_transport", "_waiter", "ended", "error")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._paused = False
+        self._most = limits.WIRE_BUFFER.value
         self._waiter: asyncio.Future[None] | None = None
         self.ended = False
         self.error: WireError | None = None
@@ -85,11 +90,12 @@ class Inbox:
     def feed(self, data: bytes) -> None:
         self._chunks.append(data)
         self._size += len(data)
-        if self._size > limits.WIRE_BUFFER.value and not self._paused:
+        if self._waiter is not None:
+            self._wake()  # it takes this before we have to stop reading
+        elif self._size > self._most and not self._paused:
             self._paused = True
             if not self._transport.is_closing():
                 self._transport.pause_reading()
-        self._wake()
 
     def end(self, error: WireError | None = None) -> None:
         if not self.ended:
@@ -119,6 +125,7 @@ class Inbox:
 
     async def read(self) -> bytes:
         """The next bytes; b"" at the end. Raises WireError when the body broke off."""
+        self._most = 0
         while not self._chunks:
             if self.ended:
                 if self.error is not None:

@@ -165,12 +165,19 @@ class _ServerProtocol(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._tunneled = False
         self._keep_alive = False
+        self._held = b""
 
     # transport events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface without the base class
         self._transport = self._flow.transport = cast(asyncio.Transport, transport)
+        if len(self._all) >= limits.WIRE_CONNECTIONS.value:
+            # an engine that opens ever more is a guest's doing: its own requests fail for it,
+            # and the log is not filled with it
+            logger.debug("%s: over %d connections at once", self._name, len(self._all))
+            self._transport.abort()
+            return
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -191,6 +198,12 @@ class _ServerProtocol(asyncio.Protocol):
         if self._tunneled:
             assert self._inbox is not None
             self._inbox.feed(data)
+            return
+        if self._task is not None and self._inbox is not None and self._inbox.ended:
+            # the engine has its whole answer and asks again, before we have noticed our own end
+            self._held += data
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
             return
         try:
             self._parser.feed_data(data)
@@ -300,6 +313,10 @@ class _ServerProtocol(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._head_bytes = 0
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self.data_received(held)
 
     async def _answer(self, request: Request, response: Response) -> None:
         transport = self._transport

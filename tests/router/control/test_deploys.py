@@ -204,17 +204,26 @@ def test_a_rollback_is_a_new_deployment_of_an_old_version(tmp_path: Path) -> Non
         async with World(tmp_path) as world:
             id_ = (await world.project())["id"]
             limit = {"window": "60s", "max": 3, "key": "ip"}
-            one = (await world.deploy(id_, rate_limit=limit, limits={"memory_mib": 128})).data
+            rules = {"only": ["a.example"], "secrets": {"KEY": ["a.example"]}}
+            settings: dict[str, Any] = {
+                "rate_limit": limit,
+                "limits": {"memory_mib": 128},
+                "egress": rules,
+            }
+            one = (await world.deploy(id_, **settings)).data
+            assert one["egress"] == rules
+            assert world.host.trials[-1].egress.wire() == rules
             await world.deploy(id_, code=CODE + b"//2")
             path = f"/v1/admin/projects/{id_}/functions/hello/rollback"
             got = await world.post(path, {"version": 1})
             assert got.status == 201
             assert got.data["version"] == 3
             assert got.data["rolled_back_from"] == 1
-            for same in ("bundle_sha", "rate_limit", "limits", "handlers"):
+            for same in ("bundle_sha", "rate_limit", "limits", "handlers", "egress"):
                 assert got.data[same] == one[same]
             assert got.body["fn_url"].endswith("/hello")
             assert world.host.trials[-1].bundle.code == CODE
+            assert world.host.trials[-1].egress.wire() == rules
             assert await states(world, id_) == [
                 (3, "active"),
                 (2, "superseded"),

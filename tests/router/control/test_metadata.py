@@ -10,6 +10,7 @@ import pytest
 from amba_router.control.faults import Refused
 from amba_router.control.metadata import read_metadata
 from amba_runtime import limits
+from amba_runtime.egress_rules import NO_RULES
 
 
 def refused(value: object) -> Refused:
@@ -125,11 +126,24 @@ def test_a_limit_at_its_edges(setting: limits.Setting) -> None:
         ({"schedules": [{"timezone": "UTC"}]}, "INVALID_METADATA"),
         ({"schedules": [{"cron": "* * * * *", "timezone": "../etc"}]}, "INVALID_METADATA"),
         ({"schedules": [{"cron": "* * * * *", "timezone": 1}]}, "INVALID_METADATA"),
+        ({"egress": []}, "INVALID_METADATA"),
+        ({"egress": {"allow": ["localhost:1"]}}, "INVALID_METADATA"),
+        ({"egress": {"only": ["https://a.example"]}}, "INVALID_METADATA"),
+        ({"egress": {"secrets": {"AMBA_INTERNAL_TOKEN": ["a.example"]}}}, "INVALID_METADATA"),
     ],
 )
 def test_our_own_keys(more: dict[str, Any], code: str) -> None:
     """`engine` and `schedules` are checked though nothing acts on schedules yet."""
     assert refused({"name": "a", **more}).fault.code == code
+
+
+def test_rules_of_egress_are_read_and_a_wrong_one_is_named() -> None:
+    """What a function may reach, and its secrets that stay outside (rows G13, G14)."""
+    rules = {"only": ["api.stripe.com"], "secrets": {"KEY": ["api.stripe.com"]}}
+    assert read_metadata(json.dumps({"name": "a", "egress": rules}).encode()).egress.wire() == rules
+    assert read_metadata(b'{"name": "a"}').egress == NO_RULES
+    wrong = refused({"name": "a", "egress": {"secrets": {"KEY": ["a.example", "a b"]}}})
+    assert wrong.problem.message.startswith("egress.secrets.KEY.1: 'a b' is no host")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from amba_router.store.control_records import (
 )
 from amba_router.store.state import State
 from amba_runtime.clock import ManualClock
+from amba_runtime.egress_rules import EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
 from amba_runtime.secret import SecretText
 from amba_runtime.violations import Rejected, Violation, ViolationCode
@@ -44,6 +45,7 @@ class FakeTrial:
     limits: Mapping[str, int]
     env: dict[str, str]
     storage: bool
+    egress: EgressRules
     handlers: tuple[str, ...] = ("fetch",)
     warnings: tuple[str, ...] = ()
 
@@ -97,9 +99,10 @@ class FakeHost:
         limits: Mapping[str, int],
         env: tuple[tuple[str, SecretText], ...],
         storage: bool,
+        egress: EgressRules,
     ) -> FakeTrial:
         plain = {key: value.reveal() for key, value in env}
-        trial = FakeTrial(name, version, bundle, limits, plain, storage)
+        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress)
         self.trials.append(trial)
         self._tried.set()
         if self.gate is not None:

@@ -14,6 +14,7 @@ from amba_router.rate_limit import RateLimit
 from amba_router.store import deployment_rows
 from amba_router.store.control_records import NewDeployment
 from amba_runtime.clock import ManualClock
+from amba_runtime.egress_rules import EgressRules
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 from amba_runtime.manifest import Bundle
 
@@ -27,8 +28,18 @@ def test_a_deployment_says_all_that_was_stored(tmp_path: Path) -> None:
             owner = (await project(store)).record.id
             limit = RateLimit("60s", 60, 5, "ip")
             bundle = Bundle.of(b"export default {}" * 100, source_map=b"{}")
+            rules = EgressRules.of({"only": ["a.example"], "secrets": {"KEY": ["a.example:8443"]}})
             new = NewDeployment(
-                owner, "hello", 1, bundle, ("fetch", "queue"), limit, {"cpu_ms": 5}, "fake", None
+                owner,
+                "hello",
+                1,
+                bundle,
+                ("fetch", "queue"),
+                limit,
+                {"cpu_ms": 5},
+                "fake",
+                None,
+                rules,
             )
             made = await store.add_deployment(new)
             assert (made.project_id, made.name, made.version) == (owner, "hello", 1)
@@ -40,6 +51,7 @@ def test_a_deployment_says_all_that_was_stored(tmp_path: Path) -> None:
             assert made.created_ms == int(clock.time_s() * 1000)
             assert made.rate_limit == limit
             assert made.limits == {"cpu_ms": 5}
+            assert made.egress == rules
             assert (made.engine, made.has_map, made.rolled_back_from) == ("fake", True, None)
         async with opened(tmp_path) as store:
             assert await store.find_deployment(owner, deployment_id=made.id) == made

@@ -54,6 +54,8 @@ def test_a_new_directory_is_private(tmp_path: Path) -> None:
     asyncio.run(main())
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((path / "key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((path / "amba.db").stat().st_mode) == 0o600
+    assert stat.S_IMODE((path / "blobs").stat().st_mode) == 0o700
     assert {"amba.db", "blobs", "key"} <= {p.name for p in path.iterdir()}
 
 

@@ -30,7 +30,7 @@ export default {
   fetch(request) {
     if (new URL(request.url).pathname === "/headers") {
       const headers = new Headers();
-      for (let n = 0; n < 300; n++) headers.set(`x-many-${n}`, `${n}`);
+      for (let n = 0; n < 150; n++) headers.set(`x-many-${n}`, `${n}`);
       return new Response("many", { headers });
     }
     const parts = ["one", "two"];

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.run.cli.conftest import Command
 from tests.run.serving import function
 
-from amba_runtime.limits import ENFORCED, SETTINGS
+from amba_runtime.limits import SETTINGS
 
 
 def test_the_table_of_each_function(command: Command, tmp_path: Path) -> None:
@@ -32,7 +32,8 @@ def test_the_table_of_each_function(command: Command, tmp_path: Path) -> None:
     assert told["special"]["idle_ms"]["value"] == 0
     assert told["special"]["memory_mib"]["set_in"] == "amba.toml [functions.special.limits]"
     assert told["plain"]["memory_mib"]["set_in"] == "default"
-    assert {name for name, row in told["plain"].items() if row["enforced"]} == ENFORCED
+    assert (idle["hosted_default"], told["plain"]["cpu_ms"]["hosted_default"]) == (30_000, 10_000)
+    assert all(row["source"] for row in told["plain"].values())
 
     text = command("limits").out
     assert "also-plain, plain\n" in text

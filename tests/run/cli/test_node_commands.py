@@ -132,6 +132,8 @@ def test_settings_go_with_the_upload(
         'rate_limit = { window = "60s", max = 5, key = "ip" }\n'
         'schedules = [{ cron = "0 3 * * *" }]\n'
         "[functions.limited.limits]\nfirst_byte_ms = 2000\n"
+        '[functions.limited.egress]\nonly = ["api.stripe.com"]\n'
+        '[functions.limited.egress.secrets]\nKEY = ["api.stripe.com"]\n'
     )
     entry = str(save("one", "limited.js"))
     done = call("deploy", entry, "--json")
@@ -140,6 +142,7 @@ def test_settings_go_with_the_upload(
     row = value(done)["data"]
     assert row["rate_limit"] == {"window": "60s", "max": 5, "key": "ip"}
     assert row["limits"] == {"idle_ms": 9000, "first_byte_ms": 2000}
+    assert row["egress"] == {"only": ["api.stripe.com"], "secrets": {"KEY": ["api.stripe.com"]}}
     options = ("--rate-limit-window", "1h", "--rate-limit-max", "9", "--rate-limit-key", "user_id")
     row = value(call("deploy", entry, "--name", "other", *options, "--json"))["data"]
     assert row["name"] == "other"

@@ -10,11 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from amba_bundler.build import build
 from amba_runtime import wire
 from amba_runtime.engine.base import Engine, Exchange, Isolate, Surroundings
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
+from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Ended, Tell
 from amba_runtime.wire import Handler, Headers, Request, Response
@@ -101,12 +104,18 @@ class Lab:
         env: Sequence[tuple[str, str]] = (),
         storage: Handler | None = None,
         egress: Handler = nowhere,
+        limits: Mapping[str, int] | None = None,
     ) -> Isolate:
         """An isolate, not described yet. A text is the source of a module."""
         if isinstance(bundle, str):
             bundle = Bundle.of(bundle.encode())
         manifest = Manifest(
-            ProjectId("p-1"), FunctionName(name), 1, tuple(env), storage is not None
+            ProjectId("p-1"),
+            FunctionName(name),
+            1,
+            tuple(env),
+            storage is not None,
+            limits=FunctionLimits.hosted().override(limits or {}),
         )
         surroundings = Surroundings(egress, storage, self.told.on_tell, self.told.on_death, MARK)
         return await self.engine.start(manifest, bundle, surroundings)
@@ -142,6 +151,21 @@ def pid_of(isolate: Isolate) -> int:
     """Of an isolate of the real engine."""
     assert isinstance(isolate, WorkerdIsolate)
     return isolate.pid
+
+
+def folder_of(isolate: Isolate) -> Path:
+    """The private folder of an isolate of the real engine."""
+    assert isinstance(isolate, WorkerdIsolate)
+    return isolate.folder
+
+
+def spawner_of(isolate: Isolate) -> psutil.Process:
+    """The process that started it; bubblewrap may stand between."""
+    parent = psutil.Process(pid_of(isolate)).parent()
+    assert parent is not None
+    above = parent.parent()
+    assert above is not None
+    return above if parent.name() == "bwrap" else parent
 
 
 def begin(

@@ -25,23 +25,22 @@ def test_auto_and_workerd_are_the_same_engine(name: str, tmp_path: Path) -> None
     engine = choose(name, workerd=str(program))
     assert isinstance(engine, WorkerdEngine)
     assert engine.name == "workerd"
-    assert engine.command(tmp_path / "config")[0] == str(program)
+    assert engine.program == program
 
 
 def test_the_wheels_own_program_is_found() -> None:
     """Without an override the program that travels in the wheel is taken (architecture.md 2)."""
     engine = choose("auto", workerd=None)
     assert isinstance(engine, WorkerdEngine)
-    program = Path(engine.command(Path("config"))[0])
-    assert program.parent.name == "native"
-    assert program.is_file()
+    assert engine.program.parent.name == "native"
+    assert engine.program.is_file()
 
 
 def test_an_empty_override_is_none() -> None:
     """`AMBA_RUN_WORKERD=` says nothing: the wheel's program is taken."""
     engine = choose("auto", workerd="")
     assert isinstance(engine, WorkerdEngine)
-    assert Path(engine.command(Path("config"))[0]).parent.name == "native"
+    assert engine.program.parent.name == "native"
 
 
 def test_wasm_is_named_and_not_stubbed(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ _EXPORTS = re.compile(
     rb"\bexport\s*(?:\{|\*|default\b|const\b|let\b|var\b|function\b|class\b|async\b)"
 )
 # words of a bundle that may have more to tell of an invocation than its answer
-_SPEAKS = re.compile(rb"console|waitUntil|WebSocket|ReadableStream")
+_SPEAKS = re.compile(
+    rb"console|waitUntil|WebSocket|ReadableStream|EventSource|sendBeacon|\bfetch\b(?s:.*)\bfetch\b"
+)
 _LISTENS = re.compile(rb"\baddEventListener\s*\(")
 
 
@@ -63,6 +65,9 @@ def render(
     bindings = [f"(name = {text(n)}, text = {text(v)})" for n, v in manifest.env]
     bindings.append('(name = "__AMBA_LOG", service = "log")')
     bindings.append(f'(name = "__AMBA_MARK", text = {text(mark)})')
+    most = manifest.limits
+    counts = f"[{most.subrequests},{most.subrequests_at_once},{most.log_kib}]"
+    bindings.append(f'(name = "__AMBA_LIMITS", text = {text(counts)})')
     # the header that `request.cf` is read from: nobody sends it, and without it the engine would
     # put its peer's (our) process and user id there
     http = f'(capnpConnectHost = "", cfBlobHeader = {text(f"amba-run-cf-{mark}")})'
@@ -85,7 +90,7 @@ const config :Workerd.Config = (
     (name = "fn", worker = (
       modules = [{modules}],
       compatibilityDate = {date},
-      compatibilityFlags = ["nodejs_als"],
+      compatibilityFlags = ["nodejs_als", "disable_ctx_exports"],
       bindings = [{", ".join(bindings)}],
       globalOutbound = "internet",
       cacheApiOutbound = "cache",

@@ -14,7 +14,9 @@ from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.private import PrivateFolder, sweep
-from amba_runtime.sandbox import Sandbox
+from amba_runtime.sandbox import STRONGEST, Sandbox
+from amba_runtime.sandbox.cgroups import Cgroups
+from amba_runtime.sandbox.reach import Reach
 from amba_runtime.spawner import Spawner
 
 _PACKAGE = Path(amba_runtime.__file__).parent
@@ -43,38 +45,66 @@ class WorkerdEngine:
 
     name = "workerd"
 
-    def __init__(self, *, program: Path, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self, *, program: Path, sandbox: Sandbox | None = None, most: int = STRONGEST
+    ) -> None:
+        """Args: `sandbox`: the walls to take; the strongest up to tier `most` if None."""
         self.spawner = Spawner()
+        self.program = program
+        self.cgroups = Cgroups.none()
+        self._reach = Reach()
         self.modules = {
             name: (_PACKAGE / "host" / name).read_bytes()
             for name in (*config.SHIM_MODULES, config.CONTROL_MODULE)
         }
-        self._program = program
-        self._sandbox = sandbox or Sandbox()
+        self._sandbox = sandbox
+        self._looked = sandbox is not None
+        self._most = most
+        self._opening = asyncio.Lock()
         self._folder: PrivateFolder | None = None
         self._isolates: set[WorkerdIsolate] = set()
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The walls in force; none before `open` has looked which there are."""
+        return self._sandbox or Sandbox()
 
     async def open(self) -> None:
         """Make the private folder, start the spawner (again, if it was lost). Idempotent.
 
-        What engines left behind whose host was killed goes first.
+        What engines left behind whose host was killed goes first. The first time, the walls are
+        tried with the engine.
         """
-        if self._folder is None:
-            self._folder = PrivateFolder()
-            await asyncio.to_thread(sweep)
-        await self.spawner.open()
+        async with self._opening:
+            if self._folder is None and self._walled and not self.cgroups.version:
+                # before there are children: they should come along into our own group
+                self.cgroups = Cgroups.detect()
+            await self.spawner.open()
+            if not self._looked:
+                self._sandbox = await Sandbox.detect(
+                    self.program, self.spawner, most=self._most, reach=self._reach
+                )
+                self._looked = True
+            if self._folder is None:
+                self._folder = self.sandbox.private_folder()
+                await asyncio.to_thread(sweep)
 
-    def command(self, configuration: Path) -> tuple[str, ...]:
-        """The command line of one process; 3 and 4 are its listening sockets."""
-        return self._sandbox.wrap(
-            [
-                str(self._program),
-                "serve",
-                "--experimental",
-                str(configuration),
-                "--socket-fd=fn=3",
-                "--socket-fd=control=4",
-            ]
+    @property
+    def _walled(self) -> bool:
+        return self._most > 0 if self._sandbox is None else self._sandbox.tier > 0
+
+    def arguments(self, configuration: str) -> tuple[str, ...]:
+        """The command line behind the program's name; 3 and 4 are its listening sockets.
+
+        Args:
+            configuration: a file's name as it is inside the walls.
+        """
+        return (
+            "serve",
+            "--experimental",
+            configuration,
+            "--socket-fd=fn=3",
+            "--socket-fd=control=4",
         )
 
     async def start(
@@ -85,6 +115,7 @@ class WorkerdEngine:
         assert self._folder is not None
         folder = self._folder.path / entropy.short_id()
         folder.mkdir(mode=0o700)
+        folder.chmod(self.sandbox.folder_mode)
         isolate = WorkerdIsolate(self, folder, manifest, surroundings)
         self._isolates.add(isolate)
         try:
@@ -102,6 +133,9 @@ class WorkerdEngine:
         """End everything. Idempotent."""
         await asyncio.gather(*[isolate.close() for isolate in list(self._isolates)])
         await self.spawner.close()
+        self.cgroups.close()
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.close()
+        self._reach.close()
+        self._looked = False  # what was found may name programs that are gone now

@@ -45,7 +45,11 @@ async def open_socket(
     async with asyncio.timeout(limits.WEBSOCKET_OPEN_S.value):
         _, connection = await loop.create_unix_connection(
             lambda: ClientConnection(
-                protocol, ping_interval=None, close_timeout=limits.WEBSOCKET_CLOSE_S.value
+                protocol,
+                ping_interval=None,
+                close_timeout=limits.WEBSOCKET_CLOSE_S.value,
+                # a message of the guest's waits in the engine, whose memory is counted, not in ours
+                max_queue=1,
             ),
             str(path),
         )

@@ -23,27 +23,36 @@ from amba_runtime.engine.base import (
     Surroundings,
 )
 from amba_runtime.engine.workerd import config
-from amba_runtime.engine.workerd.last_words import last_words, start_failed
+from amba_runtime.engine.workerd.last_words import (
+    MEMORY_USED_UP,
+    heap_full,
+    last_words,
+    start_failed,
+    walls_refused,
+)
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.manifest import HANDLERS, Bundle, Manifest
-from amba_runtime.outcome import Ended, Event, Outcome, Tell
+from amba_runtime.outcome import Breach, Ended, Event, Outcome, Tell
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from amba_runtime.engine.workerd.engine import WorkerdEngine
+    from amba_runtime.sandbox import Enclosed
+    from amba_runtime.sandbox.cgroups import Group
 
 logger = logging.getLogger("amba.workerd")
 
+CONFIGURATION = "worker.capnp"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class WorkerdIsolate:
     """A process, its private folder and its sockets. Made by `WorkerdEngine.start`.
 
-    Six Unix sockets in a folder of mode 0700: two that the process answers (tenants'
-    requests; our control), four that we answer (egress, STORAGE, late console lines, the
-    Cache API).
+    Six Unix sockets: two that the process answers (tenants' requests; our control), which it was
+    handed and cannot see; four that we answer (egress, STORAGE, late console lines, the Cache
+    API), which lie in the one folder that it sees, `in`, beside its configuration.
     """
 
     def __init__(
@@ -51,21 +60,23 @@ class WorkerdIsolate:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._engine = engine
-        self._folder = folder
+        self.folder = folder
+        self._inner = folder / "in"
         self._surroundings = surroundings
         self._manifest = manifest
         self._client = wire.Client(folder / "fn.sock", loop=loop)
         self._control = wire.Client(folder / "control.sock", loop=loop)
         self._servers = [
-            wire.Server(folder / "egress.sock", surroundings.egress, name="egress"),
-            wire.Server(folder / "log.sock", self._late, name="log"),
-            wire.Server(folder / "cache.sock", _cache, name="cache"),
+            wire.Server(self._inner / "egress.sock", surroundings.egress, name="egress"),
+            wire.Server(self._inner / "log.sock", self._late, name="log"),
+            wire.Server(self._inner / "cache.sock", _cache, name="cache"),
         ]
         if surroundings.storage is not None and manifest.storage:
             self._servers.append(
-                wire.Server(folder / "r2.sock", surroundings.storage, name="storage")
+                wire.Server(self._inner / "r2.sock", surroundings.storage, name="storage")
             )
-        self._pid = 0
+        self._process: Enclosed | None = None
+        self._group: Group | None = None
         self._stderr: deque[str] = deque(maxlen=limits.STDERR_LINES.value)
         self._stderr_transport: asyncio.BaseTransport | None = None
         self._exited: asyncio.Future[int] = loop.create_future()
@@ -77,26 +88,15 @@ class WorkerdIsolate:
     # life
 
     async def open(self, bundle: Bundle) -> None:
-        """Write the configuration, listen, start the process."""
-        folder = self._folder
-        storage = folder / "r2.sock" if len(self._servers) == 4 else None
-        for name, code in self._engine.modules.items():
-            (folder / name).write_bytes(code)
-        (folder / GUEST_MODULE).write_bytes(bundle.code)
-        (folder / "worker.capnp").write_text(
-            config.render(
-                self._manifest,
-                bundle,
-                egress=folder / "egress.sock",
-                log=folder / "log.sock",
-                cache=folder / "cache.sock",
-                storage=storage,
-                mark=self._surroundings.mark,
-            )
-        )
-        (folder / "worker.capnp").chmod(0o600)
+        """Write the configuration, listen, start the process within its walls.
+
+        Raises:
+            InternalError: it could not be started, or its walls do not stand.
+        """
+        self._write(bundle)
         for server in self._servers:
             await server.open()
+        engine, folder = self._engine, self.folder
         fn = wire.listen_unix(folder / "fn.sock")
         control = wire.listen_unix(folder / "control.sock")
         out_r, out_w = os.pipe()
@@ -106,11 +106,15 @@ class WorkerdIsolate:
             self._stderr_transport, _ = await asyncio.get_running_loop().connect_read_pipe(
                 lambda: _Lines(self._stderr), os.fdopen(out_r, "rb", buffering=0)
             )
-            self._pid = await self._engine.spawner.spawn(
-                self._engine.command(folder / "worker.capnp"),
-                cwd=folder,
+            self._group = self._join()
+            self._process = await engine.sandbox.enclose(
+                engine.spawner,
+                engine.program,
+                engine.arguments(engine.sandbox.inside(self._inner, CONFIGURATION)),
+                folder=self._inner,
                 fds=[null, out_w, out_w, fn.fileno(), control.fileno()],
                 exited=self._ended,
+                group=self._group,
             )
         finally:
             fn.close()
@@ -118,15 +122,49 @@ class WorkerdIsolate:
             os.close(out_w)
             os.close(null)
 
+    def _write(self, bundle: Bundle) -> None:
+        """The folder that the process sees: what it is to run, and nothing of anybody else."""
+        inner = self._inner
+        inner.mkdir(mode=0o700)
+        storage = len(self._servers) == 4
+        for name, code in self._engine.modules.items():
+            (inner / name).write_bytes(code)
+        (inner / GUEST_MODULE).write_bytes(bundle.code)
+
+        def seen(name: str) -> Path:
+            return Path(self._engine.sandbox.inside(inner, name))
+
+        (inner / CONFIGURATION).touch(mode=0o600)
+        (inner / CONFIGURATION).write_text(
+            config.render(
+                self._manifest,
+                bundle,
+                egress=seen("egress.sock"),
+                log=seen("log.sock"),
+                cache=seen("cache.sock"),
+                storage=seen("r2.sock") if storage else None,
+                mark=self._surroundings.mark,
+            )
+        )
+
+    def _join(self) -> Group | None:
+        """The control group of this isolate; None where there are none."""
+        most = self._manifest.limits.memory_mib * limits.MIB
+        try:
+            return self._engine.cgroups.open(self.folder.name, memory_bytes=most)
+        except OSError as error:  # the watchdog looks at the process then
+            logger.warning("no control group for a function: %s", error)
+            return None
+
     @property
     def alive(self) -> bool:
         """The process runs and was not told to stop."""
-        return self._pid != 0 and not self._exited.done() and not self._closing
+        return self._process is not None and not self._exited.done() and not self._closing
 
     @property
     def pid(self) -> int:
         """Of the engine process; 0 before it was started."""
-        return self._pid
+        return 0 if self._process is None else self._process.pid
 
     def _ended(self, code: int) -> None:
         if not self._exited.done():
@@ -134,24 +172,42 @@ class WorkerdIsolate:
         # of one that never came to serve, `StartFailed` tells
         if self._described and not self._closing:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            reason = f"engine process {self._pid} ended ({how}): {last_words(self._stderr)}"
+            reason = f"engine process {self.pid} ended ({how}): {last_words(self._stderr)}"
             logger.warning("%s", reason)
-            self._surroundings.died(self._verdict or Ended(Outcome.INTERNAL_ERROR, reason))
+            self._surroundings.died(self._verdict or self._judge(reason))
+
+    def _judge(self, reason: str) -> Ended:
+        """Why it ended, when nobody ended it on purpose."""
+        most = self._manifest.limits.memory_mib
+        if self._out_of_memory():
+            peak = self._group.peak_bytes() if self._group is not None else None
+            breach = Breach("memory_mib", most if peak is None else -(-peak // limits.MIB), most)
+            return Ended(Outcome.EXCEEDED_MEMORY, reason, breach)
+        return Ended(Outcome.INTERNAL_ERROR, reason)
+
+    def _out_of_memory(self) -> bool:
+        """Whether memory was what it ended over: the kernel says so, or V8 did."""
+        killed = self._group is not None and self._group.out_of_memory() > 0
+        return killed or heap_full(self._stderr)
 
     async def close(self) -> None:
         """End the process, wait until it is gone, remove its folder. Idempotent."""
         self._closing = True
         self._client.close()
         self._control.close()
-        if self._pid and not self._exited.done():
-            self._engine.spawner.kill(self._pid)
-            await self._end()
+        if self._process is not None:
+            if not self._exited.done():
+                self._process.kill()
+                await self._end()
+            self._process.close()
+        if self._group is not None:
+            self._group.close()
         for server in self._servers:
             await server.close()
         if self._stderr_transport is not None:
             self._stderr_transport.close()
         self._engine.forget(self)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def cpu_s(self) -> float | None:
         """CPU seconds of the thread that runs JavaScript; None where the system does not say.
@@ -159,7 +215,7 @@ class WorkerdIsolate:
         Source: Linux /proc/PID/schedstat, first field, nanoseconds.
         """
         try:
-            with open(f"/proc/{self._pid}/schedstat", "rb") as file:
+            with open(f"/proc/{self.pid}/schedstat", "rb") as file:
                 return int(file.read().split(b" ", 1)[0]) / 1e9
         except (OSError, ValueError):
             return None
@@ -170,7 +226,7 @@ class WorkerdIsolate:
         Source: Linux /proc/PID/statm: resident pages less those backed by files or shared.
         """
         try:
-            with open(f"/proc/{self._pid}/statm", "rb") as file:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
                 fields = file.read().split(b" ", 3)
             return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
         except (OSError, ValueError, IndexError):
@@ -179,8 +235,8 @@ class WorkerdIsolate:
     def kill(self, ended: Ended) -> None:
         """End the process now; `died` is told this, whatever its exit code says."""
         self._verdict = self._verdict or ended
-        if self._pid and not self._exited.done():
-            self._engine.spawner.kill(self._pid)
+        if self._process is not None and not self._exited.done():
+            self._process.kill()
 
     # requests
 
@@ -218,7 +274,7 @@ class WorkerdIsolate:
         host = next((v for n, v in headers if n == b"host"), b"localhost").decode("latin-1")
         try:
             connection = await open_socket(
-                self._folder / "fn.sock", host, target.decode("latin-1"), fields, subprotocols
+                self.folder / "fn.sock", host, target.decode("latin-1"), fields, subprotocols
             )
         except InvalidStatus as refusal:
             answer = refusal.response
@@ -248,21 +304,31 @@ class WorkerdIsolate:
             data = await self._watched(ask)
         except (wire.WireError, InternalError):
             await self._end()
-            failure = start_failed(tuple(self._stderr))
-            if failure.fault is StartFault.DIED:
-                logger.warning("process %d of a start: %s", self._pid, failure.reason)
-            raise failure from None
+            raise self._failed() from None
         finally:
             ask.cancel()
         self._described = True
         # it was read: secrets do not lie on the disk, whatever becomes of us
-        (self._folder / "worker.capnp").unlink(missing_ok=True)
+        (self._inner / CONFIGURATION).unlink(missing_ok=True)
         return Description(
             tuple(h for h in HANDLERS if h in str(data.get("handlers")).split()),
             str(data.get("default")),
             Tell.parse(str(data.get("startup"))),
             str(data.get("fault"))[: limits.VIOLATION_TEXT.value],
         )
+
+    def _failed(self) -> StartFailed | InternalError:
+        """Why it did not start: the guest's fault, or that of the walls."""
+        lines = tuple(self._stderr)
+        refused = walls_refused(lines)
+        if refused:
+            return InternalError(InternalCode.ENGINE_START, f"no walls could be raised: {refused}")
+        if self._group is not None and self._group.out_of_memory():
+            return StartFailed(MEMORY_USED_UP, fault=StartFault.MEMORY)
+        failure = start_failed(lines)
+        if failure.fault is StartFault.DIED:
+            logger.warning("process %d of a start: %s", self.pid, failure.reason)
+        return failure
 
     async def _watched(self, ask: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
         """The answer to `ask`, unless the start takes more CPU or longer than it may.
@@ -283,6 +349,11 @@ class WorkerdIsolate:
                 raise StartFailed(
                     f"its start took more than {self._manifest.limits.startup_ms} ms of CPU time",
                     fault=StartFault.CPU,
+                )
+            most_mib = self._manifest.limits.memory_mib
+            if (self.memory_bytes() or 0) > most_mib * limits.MIB:
+                raise StartFailed(
+                    f"its start took more than {most_mib} MiB of memory", fault=StartFault.MEMORY
                 )
             if wall_s > limits.START_S.value + most_s:
                 raise StartFailed(

@@ -8,7 +8,7 @@ Source: workerd 1.20261023.1, server/server.c++ (`service NAME: MESSAGE`, frames
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from amba_runtime import limits
 from amba_runtime.engine.base import HOST_MODULES, StartFailed, StartFault
@@ -17,6 +17,11 @@ _SAID = "service fn: "
 _FRAME = re.compile(r"  at (?P<module>[^\s:]+):(?P<line>\d+):(?P<column>\d+)(?: in (?P<name>.+))?")
 _UNSETTLED = "Top-level await in module is unsettled"
 _HOST_FRAME = re.compile(r"Worker \"control\"'s binding|workerd/|\*\*\* Received|stack:")
+_HEAP = re.compile(r"Reached heap limit|out of memory|OutOfMemory")
+_NOISE = ("stack:", "Unable to find and open the program executable")
+"""The second: it looks for a configuration in its own file, which it cannot see within walls."""
+_WALLS = ("bwrap: ", "spawner: ")
+MEMORY_USED_UP = "its start used all memory there is"
 _LINK = re.compile(r"\s*https://\S+\s*\Z")
 
 
@@ -25,7 +30,7 @@ def last_words(lines: Sequence[str]) -> str:
 
     V8 frames what was fatal with `#`; workerd names a signal and then prints its own stack.
     """
-    words = [line.strip("# \t") for line in lines if not line.startswith("stack:")]
+    words = [line.strip("# \t") for line in lines if not line.startswith(_NOISE)]
     fatal = [
         line
         for line in words
@@ -33,6 +38,17 @@ def last_words(lines: Sequence[str]) -> str:
     ]
     last = [line for line in words if line]
     return (fatal or last or ["it said nothing"])[-1]
+
+
+def heap_full(lines: Iterable[str]) -> bool:
+    """Whether V8 ended the process because its heap was full."""
+    return any(_HEAP.search(line) for line in lines)
+
+
+def walls_refused(lines: Sequence[str]) -> str:
+    """What kept the walls from being raised, before there was an engine; "" where nothing did."""
+    first = lines[0] if lines else ""
+    return first if first.startswith(_WALLS) else ""
 
 
 def start_failed(lines: Sequence[str]) -> StartFailed:
@@ -71,6 +87,6 @@ def _died(lines: Sequence[str]) -> StartFailed:
     text = "\n".join(lines)
     if "threw another exception" in text:
         return StartFailed("Uncaught exception (it cannot be turned into text)")
-    if "Reached heap limit" in text or "out of memory" in text:
-        return StartFailed("its start used all memory there is", fault=StartFault.MEMORY)
+    if heap_full(lines):
+        return StartFailed(MEMORY_USED_UP, fault=StartFault.MEMORY)
     return StartFailed(f"the engine ended: {last_words(lines)}", fault=StartFault.DIED)

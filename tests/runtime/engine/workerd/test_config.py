@@ -92,3 +92,28 @@ def test_a_bundle_that_may_speak_is_listened_to(word: str) -> None:
     """Only one that names nothing of that kind goes without tracking."""
     assert "__AMBA_SILENT" in rendered("export default {}")
     assert "__AMBA_SILENT" not in rendered(f"export default {{}}; // {word}")
+
+
+@pytest.mark.parametrize(
+    ("code", "silent"),
+    [
+        ("export default { fetch() { return new Response('') } }", True),
+        (
+            "var a={async fetch(b){return new Response(prefetch+fetched)}};export{a as default}",
+            True,
+        ),
+        ("export default { fetch() { return fetch('http://x') } }", False),
+        ("const f = fetch;\nexport default {\n fetch() { return f('http://x') } }", False),
+        ("export default { fetch() { return new EventSource('x') } }", False),
+        ("export default { fetch() { navigator.sendBeacon('x') } }", False),
+        ("export default { fetch() { console.log(1) } }", False),
+    ],
+)
+def test_a_bundle_that_fetches_is_tracked(code: str, silent: bool) -> None:
+    """Only one whose single `fetch` is its handler needs no context per invocation (row E17)."""
+    assert ("__AMBA_SILENT" in rendered(code)) == silent
+
+
+def test_the_limits_that_the_shim_keeps_are_given_to_it() -> None:
+    """Those of the manifest, which are those in force for the function (reliability.md 2.3)."""
+    assert '(name = "__AMBA_LIMITS", text = "[1000,6,256]")' in rendered()

@@ -12,15 +12,16 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from tests.runtime.engine.lab import (
     FIXTURES,
     Lab,
+    Told,
     answer,
     ask,
     begin,
     bundled,
+    folder_of,
     guest,
     nowhere,
     on_workerd,
@@ -30,6 +31,7 @@ from tests.runtime.engine.lab import (
 
 from amba_runtime import limits
 from amba_runtime.engine.base import StartFailed, StartFault, Surroundings
+from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalError
 from amba_runtime.limits import FunctionLimits
@@ -533,7 +535,7 @@ def test_a_process_that_is_gone_before_its_request() -> None:
     async def body(lab: Lab) -> None:
         isolate = await lab.serving(FETCH)
         await ask(isolate)
-        door = Path(psutil.Process(pid_of(isolate)).cwd()) / "fn.sock"
+        door = folder_of(isolate) / "fn.sock"
         os.kill(pid_of(isolate), signal.SIGKILL)
         while is_open(door):
             pass  # it is gone before the loop can hear of it
@@ -572,6 +574,37 @@ def test_a_control_answer_that_is_none_is_an_internal_error(monkeypatch: Any) ->
             await isolate.queue(queue="q", messages=[{"no": "message", "id": 1}])
 
     on_workerd(body)
+
+
+@pytest.mark.slow
+def test_a_start_that_takes_too_much_memory_ends() -> None:
+    """Where no control group holds it: before it serves, too (reliability.md 2.3; rows E10, D8)."""
+
+    async def main() -> None:
+        engine = WorkerdEngine(program=find_workerd(), most=0)
+        told = Told()
+        manifest = Manifest(
+            ProjectId("p"),
+            FunctionName("f"),
+            1,
+            limits=FunctionLimits.hosted().override({"memory_mib": 64, "startup_ms": 30_000}),
+        )
+        source = (
+            "const held = [];"
+            "for (let n = 0; n < 400; n++) held.push(new Uint8Array(4 << 20).fill(1));"
+            "export default { fetch: () => new Response(String(held.length)) };"
+        )
+        around = Surroundings(nowhere, None, told.on_tell, told.on_death)
+        try:
+            isolate = await engine.start(manifest, Bundle.of(source.encode()), around)
+            with pytest.raises(StartFailed, match="more than 64 MiB of memory") as failed:
+                await isolate.describe()
+            assert failed.value.fault is StartFault.MEMORY
+            await isolate.close()
+        finally:
+            await engine.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

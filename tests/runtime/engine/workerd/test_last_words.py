@@ -6,7 +6,12 @@ import pytest
 
 from amba_runtime import limits
 from amba_runtime.engine.base import StartFault
-from amba_runtime.engine.workerd.last_words import last_words, start_failed
+from amba_runtime.engine.workerd.last_words import (
+    heap_full,
+    last_words,
+    start_failed,
+    walls_refused,
+)
 
 BINDING = 'Worker "control"\'s binding "GUEST" refers to service "fn" with no such entrypoint.'
 
@@ -101,3 +106,40 @@ def test_what_was_fatal_comes_before_what_was_last() -> None:
     )
     assert last_words(["a", "", "b"]) == "b"
     assert last_words([]) == "it said nothing"
+
+
+def test_what_every_engine_says_within_walls_is_no_reason() -> None:
+    """It cannot read its own program there, and says so at each start."""
+    notice = "Unable to find and open the program executable, so unable to determine if there is"
+    assert last_words([notice]) == "it said nothing"
+    assert last_words([notice, "something else"]) == "something else"
+
+
+@pytest.mark.parametrize(
+    ("line", "full"),
+    [
+        ("# Fatal JavaScript out of memory: Reached heap limit", True),
+        ("FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory", True),
+        ("# Fatal process OutOfMemory: Zone", True),
+        ("*** Received signal #11: Segmentation fault", False),
+        ("", False),
+    ],
+)
+def test_a_full_heap_is_known_by_v8s_words(line: str, full: bool) -> None:
+    """So that the caller is told of memory, not of a crash (architecture.md 6)."""
+    assert heap_full(["something else", line]) is full
+    assert heap_full([]) is False
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["bwrap: No permissions to create new namespace"], True),
+        (["spawner: PermissionError(13, 'Landlock')"], True),
+        (["service fn: Uncaught Error: bwrap: ", "bwrap: in its second line"], False),
+        ([], False),
+    ],
+)
+def test_what_kept_the_walls_from_being_raised(lines: list[str], said: bool) -> None:
+    """Only what came before the engine had a word: later ones may be a guest's (row F4)."""
+    assert walls_refused(lines) == (lines[0] if said else "")

@@ -110,12 +110,12 @@ def test_nothing_of_ours_is_in_sight() -> None:
     on_workerd(body)
 
 
-def test_env_is_the_same_object_for_every_request() -> None:
-    """As in production: what a guest hangs on it stays."""
+def test_env_is_fresh_for_every_request() -> None:
+    """What one invocation does to it is gone with it (rows E27 and E28)."""
 
     async def body(lab: Lab) -> None:
         isolate = await lab.serving(worker("env.n = (env.n ?? 0) + 1; return Response.json(env.n)"))
-        assert [(await ask(isolate)).body for _ in range(3)] == [b"1", b"2", b"3"]
+        assert [(await ask(isolate)).body for _ in range(3)] == [b"1", b"1", b"1"]
 
     on_workerd(body)
 
@@ -734,5 +734,15 @@ def test_the_cache_is_empty_and_keeps_nothing() -> None:
         )
         given = await ask(await lab.serving(source))
         assert json.loads(given.body) == [None, None, False]
+
+    on_workerd(body)
+
+
+def test_a_guest_cannot_call_itself_past_the_counts() -> None:
+    """`ctx.exports` would lead to our own entry point: fresh counts, and headers of ours."""
+
+    async def body(lab: Lab) -> None:
+        isolate = await lab.serving(worker("return Response.json(typeof ctx.exports)"))
+        assert (await ask(isolate)).body == b'"undefined"'
 
     on_workerd(body)
