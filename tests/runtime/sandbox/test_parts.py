@@ -253,7 +253,7 @@ def test_each_cause_has_its_one_line(system: System, tmp_path: Path) -> None:
     assert "profile amba-bwrap /opt/bwrap flags=(unconfined) { userns, }" in profile
     assert "apparmor_parser -r" in profile
     assert "sysctl" not in profile
-    assert "not run it as root" in system.advice("/root/x is out of reach: /root is shut")
+    assert "not run it as root" in system.advice("/srv/x is out of reach: /srv is shut")
 
 
 def test_without_bubblewrap_it_is_named(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
