@@ -49,6 +49,11 @@ LOG_HEADER_BYTES = Limit(24 * KIB, "bytes", "console lines handed back on the an
 SPAWN_S = Deadline(10.0, "the spawner starts a process", "ours")
 START_S = Deadline(10.0, "a bundle evaluates its top level and describes itself", "ours")
 STOP_S = Deadline(0.5, "an engine process ends after it was asked to", "ours")
+HEAP_SHARE = Limit(75, "%", "of memory_mib that JavaScript's own heap may fill", "measured")
+HEAP_FIRST = Limit(
+    16, "MiB", "of heap before its first whole collection; an eighth if less", "measured"
+)
+HEAP_YOUNG = Limit(2, "MiB", "of each half of the heap of young objects", "measured")
 STDERR_LINES = Limit(200, "lines", "of an engine's own stderr kept for a reason of death", "ours")
 CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "ours")
 LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from amba_runtime import limits
 from amba_runtime.engine.base import GUEST_MODULE, HOST_MODULES
 from amba_runtime.manifest import Bundle, Manifest
 
@@ -86,6 +87,7 @@ def render(
     )
     return f"""using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
+  v8Flags = [{", ".join(map(text, heap(most.memory_mib)))}],
   services = [
     (name = "fn", worker = (
       modules = [{modules}],
@@ -115,6 +117,23 @@ const config :Workerd.Config = (
   ],
 );
 """
+
+
+def heap(memory_mib: int) -> tuple[str, ...]:
+    """V8's flags for a process that may hold so much.
+
+    Left alone, V8 sizes its heap by the machine: under load a function that keeps nothing grows
+    past 256 MiB, most of it dead objects of the engine that only a whole collection frees, and
+    is ended for it. Small beginnings bound that to about 80 MiB and shorten the longest pauses.
+    """
+    most = memory_mib * limits.HEAP_SHARE.value // 100
+    first = min(limits.HEAP_FIRST.value, memory_mib // 8)
+    young = limits.HEAP_YOUNG.value
+    return (
+        f"--max-heap-size={most}",
+        f"--initial-heap-size={first}",
+        f"--max-semi-space-size={young}",
+    )
 
 
 def _external(name: str, path: Path) -> str:
