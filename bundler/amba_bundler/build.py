@@ -20,7 +20,8 @@ from amba_runtime import limits
 from amba_runtime.errors import UserCode
 from amba_runtime.manifest import Bundle
 
-from .esbuild import Esbuild, Overwhelmed, Reply, Request
+from .conversation import Reply, Request
+from .esbuild import Esbuild, Overwhelmed
 from .messages import (
     REMOTE_REFUSED,
     BuildError,

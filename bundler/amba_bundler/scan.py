@@ -24,7 +24,8 @@ from typing import Any
 from amba_runtime import entropy, limits
 from amba_runtime.admission import Finding, Scanned
 
-from .esbuild import Esbuild, Overwhelmed, Reply, Request, TooMuch
+from .conversation import Reply, Request, TooMuch
+from .esbuild import Esbuild, Overwhelmed
 from .stdio import Value
 
 _MARK = "amba-run found "

@@ -74,9 +74,10 @@ class Cycle(RequestResponseCycle):
         self.on_response = edge.on_response_complete
         self.disconnected = False
         self.keep_alive = keep_alive
-        self.waiting_for_100_continue = any(
-            name == b"expect" and value.lower() == b"100-continue" for name, value in edge.headers
-        )
+        self.waiting_for_100_continue = False
+        for name, value in edge.headers:
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.waiting_for_100_continue = True
         self.body = bytearray()
         self.more_body = True
         self.response_started = False
@@ -95,7 +96,7 @@ class Cycle(RequestResponseCycle):
         """Run the app; one that fails gives an honest 500, or a connection visibly cut off."""
         try:
             await app(self.scope, self.receive, self.send)
-        except Exception:
+        except Exception:  # of any app: its client is answered below
             logger.exception("%s %r failed", self.scope["method"], self.scope["raw_path"])
         finally:
             if self.response_started and not self.response_complete and not self.disconnected:

@@ -264,9 +264,9 @@ class Dispatcher:
         offer.promote(go_on)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Offer:
-    """A request on the short way: what it waits for, and the two ways on."""
+    """A request on the short way: what it waits for, and the two ways on. Never changed."""
 
     exchange: Exchange
     whole: Whole

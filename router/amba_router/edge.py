@@ -144,11 +144,8 @@ class EdgeProtocol(PatientProtocol):
         self._forget()
         self.connections.discard(self)
         made: Any = self.ws_protocol_class
-        socket_ = cast("EdgeSocket", made(self.config, self.server_state, self.app_state))
-        socket_.connection_made(self.transport)
-        self.transport.set_protocol(socket_)
-        self._socket = socket_
-        socket_.begin(origin_form(self.url), self.headers, rest)
+        self._socket = cast("EdgeSocket", made(self.config, self.server_state, self.app_state))
+        self._socket.begin(self.transport, origin_form(self.url), self.headers, rest)
 
     def on_message_begin(self) -> None:
         """A new request starts."""
@@ -248,24 +245,27 @@ class EdgeProtocol(PatientProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is complete, except behind a head that will be read again."""
-        if self._replayed is None:
-            self._stage = RESTING
-            super().on_message_complete()
+        """The body is complete, except behind a head that will be read again, or a WebSocket's."""
+        cycle = self._current
+        if self._replayed is not None or self._stage != BODY or cycle is None:
+            return
+        self._stage = RESTING
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: the parent tells the newest request, which may still be waiting."""
-        if self._lingering is not None:
-            self._lingering.cancel()
-        if self._half_closed is not None:
-            self._half_closed.cancel()
+        for timer in (self._lingering, self._half_closed):
+            if timer is not None:
+                timer.cancel()
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
         super().connection_lost(exc)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says None
         """The client sends no more: one that has asked for all it wants may read its answer.
 
         A client that left looks the same, and a guest's work must not go on for it. So only an
@@ -329,7 +329,8 @@ class EdgeProtocol(PatientProtocol):
             if not self.flow.write_paused:
                 self._start_asgi_task(*self.pipeline.pop())
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since_s = self.loop.time()
 
     def is_idle(self) -> bool:

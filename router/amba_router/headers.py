@@ -25,23 +25,6 @@ CLIENT_ALLOWED = (
 )
 """What a browser may send to the client plane. Source: contract A.8."""
 
-_STAMP = b"".join(
-    b"%b: %%b\r\n" % name
-    for name in (
-        b"host",
-        CONNECTING_IP,
-        PROJECT_ID,
-        USER_ID,
-        DEVELOPER_ID,
-        FUNCTION_NAME,
-        REQUEST_ID,
-        TIMESTAMP,
-        SIGNATURE,
-        EDGE_TIMESTAMP,
-        EDGE_SIGNATURE,
-    )
-)
-
 STAMPED = (
     PROJECT_ID,
     USER_ID,
@@ -55,6 +38,7 @@ STAMPED = (
 )
 """Exactly these reach a worker, each once; nothing else called `x-amba*` does."""
 
+_STAMP = b"".join(b"%b: %%b\r\n" % name for name in (b"host", CONNECTING_IP, *STAMPED))
 
 RESERVED_PREFIX = b"x-amba"
 

@@ -129,7 +129,7 @@ class Journal:
         for listener in self._limit_listeners:
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # telling fails nobody, nor the next who is told
                 logger.exception("a limit of %s could not be told", manifest.name)
 
     def _fresh(self, what: tuple[str, str, str]) -> bool:
@@ -155,7 +155,7 @@ class Journal:
         for listener in self._listeners:
             try:
                 listener(told)
-            except Exception:
+            except Exception:  # telling fails nobody, nor the next who is told
                 logger.exception("%d invocations could not be told", len(told))
 
 

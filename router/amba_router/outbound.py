@@ -10,33 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from amba_router.denials import OnDenied, log_denied
 from amba_router.outbound_app import ASGIApp, call_app, scope_of
 from amba_router.outbound_client import OutboundClient
 from amba_router.outbound_secrets import ask_plain, concealed
-from amba_router.pace import Pace
-from amba_runtime import limits
+from amba_router.pace import Crowded, Lane
 from amba_runtime.egress import (
     Denied,
     DeniedReason,
     EgressPolicy,
     External,
     Own,
-    ResolveError,
     printable,
 )
 from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.outcome import Breach
 from amba_runtime.placeholders import Placeholders, UnfitSecretError
+from amba_runtime.tally import Tally, TooManySubrequestsError
 from amba_runtime.trace import Hop
+from amba_runtime.underway import EVENT, GUESS
 from amba_runtime.wire import Headers, Request, Response, WireError
 
 HopOf = Callable[[str | None], Hop]
-"""Where an invocation stands in its trace, by its request id; None where that is not known."""
+"""Where an invocation stands in its trace, by its request id (see `Hops.of`)."""
 OnBreach = Callable[[str, Breach], None]
 """Told a request id ("" where not known) and the limit that its invocation passed."""
 
@@ -46,6 +45,8 @@ _ID_BYTES = 64  # longer than any request id
 _NO_OWN_WEBSOCKETS = b"""WebSockets from a function to this server are not emulated: use fetch().
 """
 _NO_UPGRADES = b"Upgrading a connection to anything but a WebSocket is not emulated.\n"
+_CROWDED = b"The project has too many calls of functions under way; try again shortly.\n"
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _NO_CONNECT = b"TCP sockets (connect) are not emulated: use fetch().\n"
 
 
@@ -59,7 +60,7 @@ class Outbound:
         shut: nothing gets out until `unlock`: the version is on trial.
         on_denied: called for every request that got no answer from where it wanted to go.
         rules: this function's own.
-        pace: of all calls in process of one server; None lets all begin at once.
+        pace: its project's way in to the calls in process; None lets all begin at once.
 
     Attributes:
         placeholders: stand in its env for the secrets that only egress may use.
@@ -74,7 +75,7 @@ class Outbound:
         on_denied: OnDenied = log_denied,
         shut: bool = False,
         rules: EgressRules = NO_RULES,
-        pace: Pace | None = None,
+        pace: Lane | None = None,
     ) -> None:
         self.placeholders = Placeholders(rules)
         self._rules = rules
@@ -82,6 +83,7 @@ class Outbound:
         self._mark = b""
         self._hop_of: HopOf = _no_trace
         self._on_breach: OnBreach | None = None
+        self._tally: Tally | None = None
         self._policy = policy
         self._app = app
         self._client = client
@@ -89,26 +91,51 @@ class Outbound:
         self._shut = shut
         self._running: set[asyncio.Task[None]] = set()
 
-    def attach(self, mark: bytes, hop_of: HopOf, on_breach: OnBreach | None = None) -> None:
+    def attach(
+        self,
+        mark: bytes,
+        hop_of: HopOf,
+        on_breach: OnBreach | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         """Hear from the isolates whose requests come here which invocation makes each.
 
         Args:
             mark: how our headers begin that no guest can make up (`Surroundings.tell_header`).
+            tally: counts what they send; None lets all through.
         """
         self._mark = mark
         self._hop_of = hop_of
         self._on_breach = on_breach
+        self._tally = tally
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request of the engine."""
         caller, breach = self._take_ours(request)
         if breach is not None:
-            if self._on_breach is not None:
-                self._on_breach(caller or "", breach)
+            self._tell(caller or "", breach)
             return Response(204)
         if self._shut:
             self._on_denied(request.method, _on_trial(request))
             return Response(502, _NoHeaders())
+        if self._tally is None:
+            return await self._answer(request, caller)
+        try:
+            self._tally.charge(caller)
+        except TooManySubrequestsError as error:
+            if error.breach is not None:
+                self._tell(error.request_id, error.breach)
+            return Response(502, _NoHeaders())
+        async with self._tally.turn(caller):
+            return await self._answer(request, caller)
+
+    def _tell(self, request_id: str, breach: Breach) -> None:
+        if self._on_breach is not None:
+            named = "" if request_id.startswith(EVENT) else request_id.removeprefix(GUESS)
+            self._on_breach(named, breach)
+
+    async def _answer(self, request: Request, caller: str | None) -> Response:
+        """Decide where a request goes, and have it answered there."""
         if request.method == "CONNECT":
             return self._not_emulated(request, _NO_CONNECT)
         if request.upgrade and not _asks_websocket(request):
@@ -118,7 +145,10 @@ class Outbound:
             if request.upgrade:
                 return self._not_emulated(request, _NO_OWN_WEBSOCKETS)
             if self._pace is not None:
-                await self._pace.turn()
+                try:
+                    await self._pace.turn()
+                except Crowded:
+                    return Response(503, [(b"retry-after", b"1"), _TEXT], _CROWDED)
             scope = scope_of(request, decision)
             if decision.function:  # a header would be the guest's to forge or to leave out
                 scope["amba.hop"] = self._hop_of(caller).next()
@@ -181,7 +211,7 @@ class Outbound:
         message = body.decode().strip()
         denied = Denied(printable(request.target), DeniedReason.NOT_EMULATED, message)
         self._on_denied(request.method, denied)
-        return Response(501, [(b"content-type", b"text/plain; charset=utf-8")], body)
+        return Response(501, [_TEXT], body)
 
 
 def _no_trace(_: str | None) -> Hop:
@@ -201,22 +231,6 @@ class _NoHeaders(Headers):
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         raise WireError("no answer")
-
-
-class SystemResolver:
-    """The machine's resolver (an `egress.Resolver`)."""
-
-    async def resolve(self, name: str) -> Sequence[str]:
-        """Ask once; each address once, in the system's order. Raises ResolveError."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(limits.EGRESS_RESOLVE_S.value):
-                answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except TimeoutError as error:
-            raise ResolveError(f"{name} was not resolved in time") from error
-        except (OSError, UnicodeError) as error:
-            raise ResolveError(f"{name} does not resolve: {error}") from error
-        return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
 def _asks_websocket(request: Request) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from amba_router import headers as names
-from amba_router.outbound_client import CLOSE, body_length, discard, nominated
+from amba_router.outbound_bodies import CLOSE, body_length, discard, nominated
 from amba_runtime import limits
 from amba_runtime.egress import Own
 from amba_runtime.wire import Headers, Request, Response, WireError
@@ -123,7 +123,7 @@ class _Call:
         except asyncio.CancelledError:
             self._cancelled()
             raise
-        except Exception:
+        except Exception:  # of any app: the function waits for an answer
             what = "failed"
             if not self.gone.done():
                 logger.exception("our app failed: %s", self._request.method)

@@ -10,24 +10,18 @@ Source: reliability.md section 5; measurement B6.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
-
-import httptools
 
 from amba_router import headers as names
+from amba_router.outbound_bodies import CLOSE, body_length, discard, nominated
+from amba_router.outbound_connection import Peers, RemoteConnection
 from amba_runtime import limits, wire
 from amba_runtime.egress import External, Target
 from amba_runtime.wire import Headers, Request, Response, WireError, render
 
 _REBUILT = frozenset({b"host", b"content-length", b"expect"})
-CLOSE: tuple[tuple[bytes, bytes], ...] = ((b"connection", b"close"),)
-"""Said to the engine with an answer that comes before the end of its upload: the next request
-must not follow the upload on the same connection while that is still being discarded."""
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -69,7 +63,7 @@ class OutboundClient:
     def __init__(self, roots: TrustedRoots, *, timeouts: Timeouts | None = None) -> None:
         self._roots = roots
         self._timeouts = timeouts or Timeouts()
-        self._peers: dict[tuple[str, str, int, str], _Peers] = {}
+        self._peers: dict[tuple[str, str, int, str], Peers] = {}
 
     async def send(self, request: Request, external: External) -> Response:
         """Send a request; returns when its answer has begun.
@@ -94,7 +88,7 @@ class OutboundClient:
             peers.close()
         self._peers.clear()
 
-    async def _acquire(self, external: External, *, fresh: bool) -> tuple[_Connection, bool]:
+    async def _acquire(self, external: External, *, fresh: bool) -> tuple[RemoteConnection, bool]:
         """A connection, and whether it was kept from an earlier request."""
         target = external.target
         addresses = external.addresses[: limits.EGRESS_CONNECT_TRIES.value]
@@ -114,16 +108,16 @@ class OutboundClient:
 
     async def _connect(
         self, target: Target, address: str, tls: ssl.SSLContext | None
-    ) -> _Connection:
+    ) -> RemoteConnection:
         loop = asyncio.get_running_loop()
         key = (target.scheme, target.host, target.port, address)
-        peers = self._peers.pop(key, None) or _Peers(loop, self._has_room)
+        peers = self._peers.pop(key, None) or Peers(loop, self._has_room)
         self._peers[key] = peers  # newest last
         while len(self._peers) > limits.EGRESS_PEERS.value:
             self._peers.pop(next(iter(self._peers))).close()
         async with asyncio.timeout(self._timeouts.connect_s):
             _, connection = await loop.create_connection(
-                lambda: _Connection(peers),
+                lambda: RemoteConnection(peers),
                 address,
                 target.port,
                 ssl=tls,
@@ -144,7 +138,7 @@ class OutboundClient:
         return self.kept < limits.EGRESS_KEPT.value
 
     async def _exchange(
-        self, request: Request, target: Target, connection: _Connection, length: int | None
+        self, request: Request, target: Target, connection: RemoteConnection, length: int | None
     ) -> Response:
         connection.wants_upgrade = request.upgrade
         connection.begin(
@@ -181,145 +175,13 @@ class OutboundClient:
         return Response(connection.status, [*fields, *CLOSE] if early else fields, body)
 
 
-class _Peers(wire.Client):
-    """Kept connections to one address under one name: `wire.Client` without its Unix socket."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, has_room: Callable[[], bool]) -> None:
-        super().__init__(Path(), loop=loop)
-        self._has_room = has_room
-
-    @property
-    def kept(self) -> int:
-        """Connections that idle."""
-        return len(self._idle)
-
-    def drop_stale(self) -> None:
-        """Close what has idled too long to be used again."""
-        horizon = self.loop.time() - limits.WIRE_IDLE_S.value
-        stale = [c for c in self._idle if c.idle_since_s < horizon]
-        self._idle = [c for c in self._idle if c.idle_since_s >= horizon]
-        for connection in stale:
-            connection.close_idle()
-
-    def put(self, connection: wire.Connection) -> None:
-        """Keep a connection whose exchange ended cleanly, while there is room."""
-        if self._has_room():
-            super().put(connection)
-        else:
-            connection.close_idle()
-
-    def take(self) -> _Connection | None:
-        """The connection used last, if it is still good."""
-        horizon = self.loop.time() - limits.WIRE_IDLE_S.value
-        while self._idle:
-            connection = self._idle.pop()
-            if isinstance(connection, _Connection) and not connection.lost:
-                if connection.idle_since_s >= horizon:
-                    return connection
-                connection.close_idle()
-        return None
-
-
-class _Connection(wire.Connection):
-    """A connection to a stranger: heads are bounded, a body may end with the connection.
-
-    After 101 (only where it was asked for) `read`, `write` and `drain` carry raw bytes.
-    """
-
-    __slots__ = (
-        "_ends_with_connection",
-        "_head_bytes",
-        "_interim",
-        "_upgraded",
-        "_why",
-        "wants_upgrade",
-    )
-
-    def __init__(self, owner: _Peers) -> None:
-        super().__init__(owner)
-        self._head_bytes = 0
-        self._interim = 0
-        self._ends_with_connection = False
-        self._upgraded = False
-        self._why = ""
-        self.wants_upgrade = False
-
-    def begin(self, method: bytes, target: bytes, headers: bytes, length: int | None) -> None:
-        self._head_bytes = self._interim = 0
-        self._ends_with_connection = False
-        super().begin(method, target, headers, length)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + limits.EGRESS_FIELD_OVERHEAD.value
-        if self._head_bytes > limits.EGRESS_HEAD_BYTES.value:
-            self._refuse("the head of its answer is too large")
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        status = self._parser.get_status_code()
-        if status == 101 and self.wants_upgrade and self._head is not None:
-            self.status = status
-            self._head.set_result(None)
-            return
-        if status < 200:
-            self._interim += 1
-            if self._interim > limits.EGRESS_INTERIM.value:
-                self._refuse("it sends interim answers without end")
-        fields = dict(self.headers)
-        coding = fields.get(b"transfer-encoding")
-        if coding is not None and coding.lower() != b"chunked":
-            self._refuse(f"transfer-encoding {coding!r} is not spoken")
-        self._ends_with_connection = coding is None and b"content-length" not in fields
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        if self.status != 101:
-            super().on_message_complete()
-
-    def data_received(self, data: bytes | memoryview) -> None:
-        if not self._upgraded and not self.wants_upgrade:
-            super().data_received(data)
-            return
-        assert self._inbox is not None
-        if not self._upgraded and self._parser is not None:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as stop:
-                self._upgraded = True
-                data = data[int(stop.args[0]) :]
-            except httptools.HttpParserError as error:
-                self._fail(f"the engine's answer is not HTTP: {error}")
-                self.abort()
-                return
-        if data:
-            self._inbox.feed(bytes(data))  # the buffer that it lies in is used again
-
-    def _refuse(self, why: str) -> NoReturn:
-        self._why = why  # the parser wraps what its callbacks raise
-        raise WireError(why)
-
-    def _fail(self, reason: str, *, unread: bool = False) -> None:
-        # `wire` speaks of engines; the other end is a server here. One that closes without a
-        # byte of an answer has, by RFC 9110 section 9.2.2, left a repeatable request unread.
-        told = self._why or reason.replace("the engine", "the server")
-        super()._fail(told, unread=True)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        may_end = self._ends_with_connection or self._upgraded
-        if may_end and exc is None and self._inbox is not None:
-            self._inbox.end()
-        super().connection_lost(exc)
-
-
 class _RemoteBody(AsyncIterator[bytes]):
     """An external answer as it arrives. `aclose` ends the exchange; called once."""
 
     def __init__(
         self,
         request: Request,
-        connection: _Connection,
+        connection: RemoteConnection,
         upload: asyncio.Task[None] | None,
         idle_s: float,
     ) -> None:
@@ -364,7 +226,7 @@ def _seen(upload: asyncio.Task[None]) -> None:
         upload.exception()
 
 
-async def _upload(request: Request, connection: _Connection, idle_s: float) -> None:
+async def _upload(request: Request, connection: RemoteConnection, idle_s: float) -> None:
     async for chunk in request.chunks():
         connection.write(chunk)
         async with asyncio.timeout(idle_s):  # of the server: how slow the function is, is its own
@@ -372,7 +234,7 @@ async def _upload(request: Request, connection: _Connection, idle_s: float) -> N
     connection.end()
 
 
-async def _join(tunnel: wire.Tunnel, connection: _Connection) -> None:
+async def _join(tunnel: wire.Tunnel, connection: RemoteConnection) -> None:
     """Carry bytes both ways until either end is done; then both are."""
 
     async def inward() -> None:
@@ -393,37 +255,6 @@ async def _join(tunnel: wire.Tunnel, connection: _Connection) -> None:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
         connection.close_idle()
-
-
-async def discard(request: Request) -> None:
-    """Take what is left of a request's body after its answer, within bounds.
-
-    An engine whose upload is cut short tells the function that the connection was lost, even
-    when the whole answer is there already (measured on workerd).
-    """
-    size = 0
-    with contextlib.suppress(WireError, TimeoutError):
-        async with asyncio.timeout(limits.EGRESS_DISCARD_S.value):
-            async for data in request.chunks():
-                size += len(data)
-                if size > limits.EGRESS_DISCARD_BYTES.value:
-                    return
-
-
-def body_length(request: Request) -> int | None:
-    """Bytes of a request's body as announced; 0 for none, None for chunked."""
-    if request.upgrade:
-        return 0
-    if request.header(b"transfer-encoding") is not None:
-        return None
-    return int(request.header(b"content-length") or 0)
-
-
-def nominated(fields: Headers) -> frozenset[bytes]:
-    """Names that `connection` makes hop-by-hop. Source: RFC 9110 section 7.6.1."""
-    return frozenset(
-        token.strip().lower() for n, v in fields if n == b"connection" for token in v.split(b",")
-    )
 
 
 def _outgoing(request: Request, target: Target) -> Headers:

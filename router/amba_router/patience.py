@@ -143,12 +143,13 @@ class PatientProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _outflow: Outflow
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has as long for its first head as for any, its first byte included."""
-        super().connection_made(transport)
-        self.flow = Flow(transport, self.loop)
-        transport.set_write_buffer_limits(high=0)  # what a client does not take is not made
-        self._outflow = Outflow(transport, self.loop)
+        stream = cast(asyncio.Transport, transport)  # a stream's; uvloop's are no subclass
+        super().connection_made(stream)
+        self.flow = Flow(stream, self.loop)
+        stream.set_write_buffer_limits(high=0)  # what a client does not take is not made
+        self._outflow = Outflow(stream, self.loop)
         self._idle_since_s = self._head_since_s = self.loop.time()
         most = self.limit_concurrency
         if most is not None and len(self.connections) > most:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from amba_router.asgi import Scope, Send
+from amba_router.asgi import Message, Scope, Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def over_websocket(scope: Scope, send: Send) -> Send:
     """HTTP answers to a WebSocket request, where the server can send them; else a plain close."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
 
-    async def refusal(message: dict[str, object]) -> None:
+    async def refusal(message: Message) -> None:
         kind = str(message["type"])
         if not kind.startswith("http."):
             await send(message)
@@ -84,7 +84,7 @@ def over_websocket(scope: Scope, send: Send) -> Send:
         elif kind == "http.response.start":
             await send({"type": "websocket.close", "code": 1000})
 
-    return refusal  # type: ignore[return-value]
+    return refusal
 
 
 def not_found(resource: str, id_: str, message: str) -> Problem:

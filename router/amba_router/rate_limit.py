@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from amba_router.problem import Problem
 from amba_runtime import limits
@@ -20,7 +20,8 @@ from amba_runtime.errors import UserCode, UserError
 ANONYMOUS = "__anon__"
 """The bucket that all callers without a user share. Source: contract D.8."""
 
-KEYS = ("user_id", "ip")
+RateKey = Literal["user_id", "ip"]
+KEYS: Mapping[str, RateKey] = {"user_id": "user_id", "ip": "ip"}
 _WINDOW = re.compile(r"([0-9]{1,9})([smh])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -35,7 +36,7 @@ class RateLimit:
     window: str
     window_s: int
     max: int
-    key: str
+    key: RateKey
 
     def wire(self) -> dict[str, Any]:
         """As an upload's metadata carries it, and as it is stored."""
@@ -72,9 +73,10 @@ def parse_rate_limit(value: object) -> RateLimit | None:
     highest = limits.RATE_LIMIT_MAX.value
     if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= highest:
         raise _invalid(f"max is {_shown(most)}; write a whole number from 1 to {highest}")
-    if not isinstance(key, str) or key not in KEYS:
+    known = KEYS.get(key) if isinstance(key, str) else None
+    if known is None:
         raise _invalid(f"key is {_shown(key)}; write user_id or ip")
-    return RateLimit(window, window_s, most, key)
+    return RateLimit(window, window_s, most, known)
 
 
 def stored_rate_limit(value: object) -> RateLimit | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from amba_runtime.errors import UserCode, UserError
 
@@ -14,9 +14,11 @@ REPLAY_WINDOW_S = 60
 _ID = re.compile(r"[\x21-\x7e]{0,512}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a dispatched request says about itself; "" where there is no user or developer."""
+class Stamp(NamedTuple):
+    """What a dispatched request says about itself; "" where there is no user or developer.
+
+    A tuple, as one is made per request and a frozen dataclass takes three times as long to make.
+    """
 
     project_id: str
     user_id: str

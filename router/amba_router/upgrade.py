@@ -2,6 +2,8 @@
 
 Nothing parses that head a second time, with other limits and with silence for an answer, and
 whatever refuses the handshake does so in the platform's envelope.
+What of a client's messages lies here is weighed: the app says with `websocket.accept`, as
+`amba.account`, what it is held to. Until then, and beyond it, the connection ends.
 Source: reliability.md 2.3; RFC 6455 section 4.2; contract A.7.
 """
 
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from collections import deque
 from collections.abc import Generator
 from dataclasses import replace
 from http import HTTPStatus
@@ -28,9 +32,12 @@ from websockets.server import ServerProtocol
 from amba_router.patience import Outflow, reset
 from amba_router.problem import BAD_REQUEST, INTERNAL, Problem
 from amba_runtime import limits
+from amba_runtime.message_room import NO_ROOM_REASON, Direction
 from amba_runtime.wire import Headers
 
 logger = logging.getLogger("amba.edge")
+
+_UNSET = -1.0
 
 
 class _Judged(ServerProtocol):
@@ -48,7 +55,7 @@ class _Judged(ServerProtocol):
 
 
 class EdgeSocket(WebSocketsSansIOProtocol):
-    """One client connection, from its WebSocket request on. `begin` once it is connected."""
+    """One client connection, from its WebSocket request on. `begin` takes it over."""
 
     conn: ServerProtocol
     app: Any
@@ -64,16 +71,26 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Judged(max_size=config.ws_max_size, logger=self.conn.logger)
         self._refusal: tuple[int, Headers, bytearray] | None = None
+        self._account: Direction | None = None
+        # bytes of the messages that the app has not asked for, oldest first, and of its last one
+        self._waiting: deque[int] = deque()
+        self._waiting_sum = 0
+        self._with_app = 0
+        self._began_s = self._came_s = _UNSET  # of a message that is not here whole
         self._outflow: Outflow | None = None
         self._looking: asyncio.TimerHandle | None = None
 
-    def begin(self, target: bytes, headers: Headers, rest: bytes) -> None:
-        """Take a judged request.
+    def begin(
+        self, transport: asyncio.Transport, target: bytes, headers: Headers, rest: bytes
+    ) -> None:
+        """Take a connection over, with a judged request.
 
         Args:
             target: in origin form.
             rest: what came behind the head.
         """
+        self.connection_made(transport)
+        transport.set_protocol(self)
         fields = Fields([(n.decode("ascii"), v.decode("latin-1")) for n, v in headers])
         self.handle_connect(Request(target.decode("ascii"), fields))
         if rest and not self.transport.is_closing():
@@ -97,7 +114,96 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         if self._outflow is not None and self._outflow.stuck(paused=not self.writable.is_set()):
             reset(self.transport)
         else:
+            if self._is_late():
+                self._give_up(CloseCode.POLICY_VIOLATION, "the message took too long to arrive")
             self._looking = self.loop.call_later(Outflow.look_s(), self._look)
+
+    # what lies here of its messages
+
+    def data_received(self, data: bytes) -> None:
+        """Weigh what came; a message for which there is no room ends the connection."""
+        super().data_received(data)
+        if self.close_sent or self.disconnected:
+            return
+        unfinished = len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        now_s = self.loop.time()
+        if not unfinished:
+            self._began_s = _UNSET
+        elif self._began_s < 0:
+            self._began_s = now_s
+        self._came_s = now_s
+        self._weigh()
+
+    def _weigh(self) -> None:
+        lies = len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        lies += self._waiting_sum + self._with_app
+        if self._account is not None:
+            if not self._account.hold(lies):
+                self._give_up(CloseCode.TRY_AGAIN_LATER, NO_ROOM_REASON)
+        elif not self.handshake_complete and lies > limits.WEBSOCKET_FREE.value:
+            reset(self.transport)  # it has to wait for our answer: RFC 6455 section 4.1
+
+    def _is_late(self) -> bool:
+        """Whether a message that has begun to come takes too long, as a request's body would."""
+        if self._began_s < 0 or self.read_paused or self.close_sent:
+            return False
+        now_s = self.loop.time()
+        size = len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        most_s = limits.EDGE_BODY_S.value + size / limits.EDGE_RATE.value
+        return (
+            now_s - self._came_s >= limits.EDGE_BODY_IDLE_S.value or now_s - self._began_s >= most_s
+        )
+
+    def _give_up(self, code: CloseCode, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self.conn.reader.discard()
+        self.frames = []
+        self.handle_parser_exception()
+
+    def handle_parser_exception(self) -> None:
+        """Say why, and close; before the handshake is over no frame can say it."""
+        if self.conn.close_sent is None:
+            reset(self.transport)
+        else:
+            super().handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """Queue a message that is here whole, and note what it weighs."""
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        size = len(data)
+        if self.curr_msg_data_type == "text":
+            try:
+                text = data.decode()
+            except UnicodeDecodeError:
+                self._give_up(CloseCode.INVALID_DATA, "a text message is not UTF-8")
+                return
+            size = sys.getsizeof(text)  # as wide as its widest character
+            self.queue.put_nowait({"type": "websocket.receive", "text": text})
+        else:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        size += limits.WEBSOCKET_FRAME_COST.value
+        self._waiting.append(size)
+        self._waiting_sum += size
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    async def receive(self) -> Any:
+        """Give one ASGI message; the app is done with the one before."""
+        if self._with_app:
+            self._with_app = 0
+            self._weigh()
+        was_paused = self.read_paused
+        message = await super().receive()
+        if message["type"] == "websocket.receive":
+            self._with_app = self._waiting.popleft()
+            self._waiting_sum -= self._with_app
+        if was_paused and not self.read_paused and self._began_s >= 0:
+            self._began_s = self._came_s = self.loop.time()  # meanwhile it was we who waited
+        return message
 
     def handle_ping(self) -> None:
         """Answer; one that does not read our answers is not read either."""
@@ -127,7 +233,7 @@ class EdgeSocket(WebSocketsSansIOProtocol):
             await self.app(self.scope, self.receive, self.send)
         except ClientDisconnected:
             pass
-        except Exception:
+        except Exception:  # of any app: its client is answered below
             logger.exception("WebSocket %r failed", self.scope["raw_path"])
         self.send_500_response()
         if self.close_timer is None:
@@ -152,9 +258,13 @@ class EdgeSocket(WebSocketsSansIOProtocol):
             if not message.get("more_body", False) and not self.handshake_complete:
                 self._answer(status, headers, bytes(body))
         else:
-            if kind == "websocket.accept" and _has(message.get("headers", ()), b"date"):
-                self.default_headers = []
+            if kind == "websocket.accept":
+                self._account = message.get("amba.account")
+                if _has(message.get("headers", ()), b"date"):
+                    self.default_headers = []
             await super().send(message)
+            if kind == "websocket.send":
+                await self.writable.wait()  # not one more before the client has taken this one
 
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a whole HTTP answer, then close."""

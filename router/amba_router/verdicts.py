@@ -8,10 +8,15 @@ from __future__ import annotations
 from amba_router.problem import PAYLOAD_TOO_LARGE, Problem
 from amba_runtime import limits
 from amba_runtime.outcome import ANSWERS, Breach, Ended, Outcome, Tell
+from amba_runtime.room import Resting
 from amba_runtime.trace import Hop
+from amba_runtime.turnstile import Busy
 from amba_runtime.wire import Headers
 
 Fields = tuple[tuple[bytes, bytes], ...]
+
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""A request without any of them has no body. Source: RFC 9112 section 6.3."""
 
 NOT_PASSED_ON = frozenset(
     {
@@ -125,6 +130,28 @@ def stalled(ended: Ended | None) -> Problem | None:
     answer = ANSWERS[Outcome.LOAD_SHED]
     message = "the function stopped answering and is started again; try again shortly"
     return Problem(answer.status, answer.code, answer.kind, message, retry_after_s=1)
+
+
+def full(busy: Busy) -> Problem:
+    """No place, and when to come back."""
+    return Problem(busy.status, busy.code, "internal", str(busy), retry_after_s=busy.retry_after_s)
+
+
+def resting(error: Resting) -> Problem:
+    """A function that ends again and again, before its next start."""
+    return Problem(503, "overloaded", "internal", str(error), retry_after_s=error.retry_after_s)
+
+
+def of_outcome(outcome: Outcome, tell: Tell | None) -> Problem:
+    """What an outcome's row says, in the guest's own words where it has some."""
+    answer = ANSWERS[outcome]
+    return Problem(
+        answer.status,
+        answer.code,
+        answer.kind,
+        first_message(tell) or answer.message,
+        retry_after_s=1 if outcome is Outcome.LOAD_SHED else None,
+    )
 
 
 def first_message(tell: Tell | None) -> str:

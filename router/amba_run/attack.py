@@ -200,7 +200,8 @@ def _listening(name: str) -> Generator[None]:
 
 async def try_ways_out(engine: WorkerdEngine) -> WaysOut:
     """Have a function ask for denied addresses, through the egress that all functions have."""
-    from amba_router.outbound import Outbound, SystemResolver
+    from amba_router.names import SystemResolver
+    from amba_router.outbound import Outbound
     from amba_router.outbound_client import OutboundClient, TrustedRoots
     from amba_runtime.egress import EgressPolicy, OwnAddresses
     from amba_runtime.engine.base import StartFailed, Surroundings

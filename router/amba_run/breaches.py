@@ -35,7 +35,8 @@ class Pace:
             self._said.clear()
         self._said[key] = (now_s, 0)
         more = f" ({before[1]} more before)" if before is not None and before[1] else ""
+        what = breach.note or f"used {breach.used:,} of {breach.most:,}"
         return (
-            f"limit {breach.limit}: {event.function} v{event.version} used {breach.used:,} "
-            f"of {breach.most:,}: {_DONE[event.action]}{more}"
+            f"limit {breach.limit}: {event.function} v{event.version}"
+            f"{':' if breach.note else ''} {what}: {_DONE[event.action]}{more}"
         )

@@ -92,7 +92,8 @@ class PageGuard:
 
     def offer(self, scope: Scope, whole: Whole, promote: Callable[[App], None]) -> bool:
         """The short way of the app behind: see `Dispatcher.offer`."""
-        if self._offer is None or self._refuses(scope):
+        refused = self._pages.refuses(scope["headers"], method=scope["method"], kind="http")
+        if refused or self._offer is None:
             return False
         return self._offer(scope, whole, promote)
 

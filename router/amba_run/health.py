@@ -220,9 +220,13 @@ def memory_cap(cgroups: Cgroups) -> Finding:
     """Who ends a function that takes too much memory: the kernel, or our watchdog's looks."""
     if "memory" in cgroups.controllers:
         detail = f"the kernel caps each function (control groups, version {cgroups.version})"
+        detail += f", but not by all of them: {cgroups.note}" if cgroups.note else ""
         return Finding("memory", State.OK, detail)
     fix = "give it a group of its own: systemd-run --scope -p Delegate=yes, or a unit with it"
-    detail = f"watched by looking, which can be some milliseconds late: {cgroups.note}"
+    detail = (
+        "no kernel caps a function: a watchdog looks every few milliseconds, also with --sandbox "
+        f"strict, and can be late by as much: {cgroups.note}"
+    )
     return Finding("memory", State.WARN, detail, fix)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from amba_router.store.control_records import Credentials, ProjectRecord
-from amba_run.node import Tenant
+from amba_run.tenant import Tenant
 from amba_runtime import limits
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle

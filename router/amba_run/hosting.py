@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from amba_router.control import faults
 from amba_router.control.host import Trial
@@ -29,22 +28,21 @@ from amba_router.store.control_records import (
     Snapshot,
 )
 from amba_run.config_values import COMPATIBILITY_DATE
+from amba_run.hosted import DeploymentKept, Hosted
 from amba_run.hosted_facts import limits_of, revealed, size_if_large, tenant
 from amba_run.node import Node
 from amba_run.stack_maps import StackMaps
 from amba_runtime import admission
-from amba_runtime import limits as bounds
+from amba_runtime.background import Background
 from amba_runtime.clock import Clock
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.engine.base import Description
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.secret import SecretText
-from amba_runtime.slot import Env, Overloaded, Slot
+from amba_runtime.slot import Overloaded, Slot
 
 logger = logging.getLogger("amba.hosting")
-
-TOKEN_NAME = "AMBA_INTERNAL_TOKEN"  # noqa: S105  a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +52,6 @@ class HostedTrial:
     slot: Slot
     handlers: tuple[str, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Hosted:
-    """One project: what is known of it, and what serves by name.
-
-    Attributes:
-        warming: started to serve once stamps change; they read their env already, so that
-            whatever changes in it has to reach them, too. Changed by `Hosting._rekey` alone.
-    """
-
-    record: ProjectRecord
-    credentials: Credentials
-    project: Project
-    serving: dict[str, Deployment] = field(default_factory=lambda: dict[str, Deployment]())
-    warming: tuple[Slot, ...] = ()
-    rekeying: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Where one deployment's content lies (`slot.Kept`).
-
-    Attributes:
-        keyring: what stamps the requests to its slot, whatever the project's newest one is.
-    """
-
-    store: ControlStore
-    node: Node
-    project_id: str
-    deployment_id: str
-    keyring: Keyring
-
-    async def bundle(self) -> Bundle:
-        return await self.store.load_bundle(self.deployment_id)
-
-    async def env(self) -> Env:
-        secrets = await self.store.secrets_for(self.deployment_id)
-        # read after the wait: the internal token may have changed meanwhile
-        return (*self.node.platform_env(self.project_id, self.keyring), *revealed(secrets))
 
 
 class Hosting:
@@ -111,11 +69,11 @@ class Hosting:
         self._store = store
         self._scan = scan
         self._clock = clock
-        self._hosted: dict[str, _Hosted] = {}
+        self._hosted: dict[str, Hosted] = {}
         self._pats: dict[str, dict[bytes, str]] = {}
         """Developer id -> (SHA-256 of a token -> the same id): what a project's identities read."""
         self._on_trial: set[Slot] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make everything reachable that the store knows; nothing is started."""
@@ -125,9 +83,7 @@ class Hosting:
 
     async def close(self) -> None:
         """Wait for nothing more. Idempotent."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     # versions
 
@@ -204,14 +160,14 @@ class Hosting:
         slot = _own(trial).slot
         hosted = self._hosted.get(deployment.project_id)
         if hosted is None:  # the project was deleted meanwhile
-            self._spawn(self._discard(slot))
+            self._background.spawn(self._discard(slot))
             return
         keyring = hosted.project.keyring
         given = set(slot.manifest.env)
         # keys that changed while it was on trial: it would refuse what is stamped now, or be
         # refused what it asks for
         if stale or not given.issuperset(self._node.platform_env(deployment.project_id, keyring)):
-            self._spawn(self._discard(slot))
+            self._background.spawn(self._discard(slot))
             slot = self._dormant(deployment, hosted, keyring)
         else:
             self._end_trial(slot)
@@ -236,7 +192,7 @@ class Hosting:
         """See `Host.add_project`."""
         project = self._node.add(tenant(state.record, state.credentials))
         project.identities.set_pats(self._pats_of(state.record.developer_id))
-        hosted = _Hosted(state.record, state.credentials, project)
+        hosted = Hosted(state.record, state.credentials, project)
         self._hosted[state.record.id] = hosted
         for deployment in state.active:
             hosted.serving[deployment.name] = deployment
@@ -286,9 +242,9 @@ class Hosting:
         self._node.set_tenant(keys)
         hosted.project.identities.set_session_keys((keys.session_key, *keys.older_sessions))
         if before.signing != credentials.signing:
-            self._spawn(self._rekey(hosted))
+            self._background.spawn(self._rekey(hosted))
         if before.internal[0] != credentials.internal[0]:
-            self._spawn(self._hand_token(hosted))
+            self._background.spawn(hosted.hand_token(self._clock))
 
     async def push_secret(
         self, project_id: str, function: str | None, name: str, value: SecretText
@@ -296,41 +252,9 @@ class Hosting:
         """See `Host.push_secret`: each isolate is given what the store says it has by now."""
         hosted = self._hosted.get(project_id)
         if hosted is not None:
-            await self._refresh(hosted, function, name)
+            await hosted.refresh(function, name)
 
-    async def _hand_token(self, hosted: _Hosted) -> None:
-        """Until every isolate has the newest token, or there is a newer one."""
-        newest = hosted.credentials.internal[0].id
-        wait_s = bounds.SECRET_PUSH_AGAIN_S.value
-        while hosted.credentials.internal[0].id == newest:
-            try:
-                await self._refresh(hosted, None, TOKEN_NAME)
-            except InternalError as error:
-                cause = type(error.__cause__).__name__  # its words could hold the value
-                logger.warning("token.push_failed project=%s error=%s", hosted.record.id, cause)
-            else:
-                return
-            await self._clock.sleep(wait_s)
-            wait_s = min(wait_s * 2, bounds.SECRET_PUSH_SLOWEST_S.value)
-
-    async def _refresh(self, hosted: _Hosted, function: str | None, name: str) -> None:
-        slots = [
-            route.slot
-            for route in hosted.project.routes.values()
-            if route.slot is not None and function in (None, route.name)
-        ]
-        slots += [slot for slot in hosted.warming if function in (None, slot.manifest.name)]
-        told = await asyncio.gather(
-            *[slot.refresh((name,)) for slot in slots if slot.awake], return_exceptions=True
-        )
-        failed = [result for result in told if isinstance(result, BaseException)]
-        if failed:
-            raise InternalError(
-                InternalCode.ENGINE_PROTOCOL,
-                f"{len(failed)} of {len(told)} isolates could not be given {name}: {failed[0]!r}",
-            ) from failed[0]
-
-    async def _rekey(self, hosted: _Hosted) -> None:
+    async def _rekey(self, hosted: Hosted) -> None:
         async with hosted.rekeying:
             credentials = hosted.credentials
             keyring = tenant(hosted.record, credentials).keyring()
@@ -352,7 +276,7 @@ class Hosting:
             for _, slot in ready.values():
                 self._node.retire(slot)  # what was not used, or nothing
 
-    def _switch(self, hosted: _Hosted, ready: dict[str, tuple[Deployment, Slot]]) -> None:
+    def _switch(self, hosted: Hosted, ready: dict[str, tuple[Deployment, Slot]]) -> None:
         """From here on requests are stamped with the newest secret, for isolates that have it."""
         old = hosted.project
         fresh = self._node.add(tenant(hosted.record, hosted.credentials))
@@ -378,13 +302,13 @@ class Hosting:
         """See `Host.fn_url`."""
         return self._node.fn_url(slug, name)
 
-    def _of(self, project_id: str) -> _Hosted:
+    def _of(self, project_id: str) -> Hosted:
         hosted = self._hosted.get(project_id)
         if hosted is None:
             raise faults.PROJECT_NOT_FOUND.refuse("the project was deleted")
         return hosted
 
-    def _dormant(self, deployment: Deployment, hosted: _Hosted, keyring: Keyring) -> Slot:
+    def _dormant(self, deployment: Deployment, hosted: Hosted, keyring: Keyring) -> Slot:
         settings, _ = limits_of(deployment.limits)
         manifest = Manifest(
             ProjectId(deployment.project_id),
@@ -397,8 +321,10 @@ class Hosting:
             manifest, settings, self._kept(deployment, keyring), deployment.egress
         )
 
-    def _kept(self, deployment: Deployment, keyring: Keyring) -> _Kept:
-        return _Kept(self._store, self._node, deployment.project_id, deployment.id, keyring)
+    def _kept(self, deployment: Deployment, keyring: Keyring) -> DeploymentKept:
+        return DeploymentKept(
+            self._store, self._node, deployment.project_id, deployment.id, keyring
+        )
 
     def _counter(self, deployment: Deployment, before: RateCounter | None) -> RateCounter | None:
         """One that goes on counting where the limit is what it was."""
@@ -417,16 +343,6 @@ class Hosting:
         for route in project.routes.values():
             if route.slot is not None:
                 self._node.retire(route.slot)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("what was left to do failed", exc_info=task.exception())
 
 
 def _description(slot: Slot) -> Description:

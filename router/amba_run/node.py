@@ -10,19 +10,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
 from amba_router.asgi import App, Scope, Send
 from amba_router.denials import DenialLog
 from amba_router.dispatch import Dispatcher
 from amba_router.forwarded import BehindProxies, Proxies
-from amba_router.hosts import Hosts
-from amba_router.identity import NOBODY, Identities, Identity
+from amba_router.identity import Identities
 from amba_router.journal import Journal
-from amba_router.outbound import Outbound, SystemResolver
+from amba_router.names import Names, SystemResolver
+from amba_router.outbound import Outbound
 from amba_router.outbound_client import OutboundClient, TrustedRoots
 from amba_router.pace import Pace
 from amba_router.pages import Pages
@@ -32,68 +31,31 @@ from amba_router.services.storage.routes import serve_object
 from amba_router.services.storage.service import StorageService
 from amba_router.signing import Keyring
 from amba_router.store.state import State
+from amba_run.addresses import Addresses, Reach
 from amba_run.gate import Gate, PageGuard
 from amba_run.machine import MachineAddresses
-from amba_run.serve import Listener, bind, own_addresses
+from amba_run.serve import Listener, bind
+from amba_run.tenant import Tenant
+from amba_runtime.background import Background
 from amba_runtime.bindings.platform import platform_env
 from amba_runtime.clock import Clock
-from amba_runtime.egress import AddressTable, EgressPolicy, OwnAddresses, Resolver
+from amba_runtime.egress import AddressTable, EgressPolicy, Resolver
 from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.engine.base import Engine
 from amba_runtime.limits import OWN_CALLS_AT_ONCE, FunctionLimits
-from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
+from amba_runtime.manifest import Bundle, FunctionName, Manifest
 from amba_runtime.outcome import Action, Breach
 from amba_runtime.slot import Env, Kept, Room, Slot
 from amba_runtime.supervisor import Watchdog
+from amba_runtime.tally import Tally
 from amba_runtime.turnstile import Turnstile
-
-SUFFIX = "fn.localhost"
-CDN_SUFFIX = "cdn.localhost"
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """How a server is reached from outside. Source: interface.md section 1.
-
-    Attributes:
-        suffix, cdn_suffix: what follows a project's slug, lower case.
-        public_url: origin of the platform API, `https://api.example.com`, lower case, without
-            path; it gives `fn_url` its scheme and port. None is what is listened on.
-    """
-
-    suffix: str = SUFFIX
-    cdn_suffix: str = CDN_SUFFIX
-    public_url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """The fixed facts and keys of one project. Secrets: never printed, never logged."""
-
-    id: ProjectId
-    slug: str
-    internal_token: str
-    signing_secret: str
-    session_key: bytes
-    persona: Identity = NOBODY
-    pats: tuple[tuple[str, str], ...] = ()
-    """(token, developer id)."""
-    older_signing: tuple[str, ...] = ()
-    older_sessions: tuple[bytes, ...] = ()
-    """Newest first; they verify, and sign nothing."""
-
-    def keyring(self) -> Keyring:
-        secrets = (self.signing_secret, *self.older_signing)
-        return Keyring(tuple(secret.encode() for secret in secrets))
 
 
 class Node:
     """One server. `open`, `add`, `deploy` as often as needed, `close`; all from one event loop.
 
     Attributes:
-        origin: `http://127.0.0.1:PORT`, set by `open`.
+        port: of the listener, set by `open`.
     """
 
     def __init__(
@@ -122,12 +84,10 @@ class Node:
         pages: whose web pages may call, for a server on a laptop; None is everybody's.
         turnstile: how many invocations may be under way; None is a node's usual number.
         """
-        self.addresses = addresses or Addresses()
         self.journal = Journal(clock)
         self.projects = Projects()
-        self.origin = ""
         self.port = 0
-        self._public = urlsplit("http://127.0.0.1")
+        self._reach = Reach(addresses or Addresses(), "", frozenset())
         self._engine = engine
         self._clock = clock
         self._egress_allow = tuple(egress_allow)
@@ -136,7 +96,8 @@ class Node:
         self._room = room
         self._watchdog = Watchdog(clock)
         self._pace = Pace(OWN_CALLS_AT_ONCE.value)
-        self._resolver = resolver
+        self._resolver = resolver or SystemResolver()
+        self._names = Names(self._resolver, clock)
         self._table = table
         self._pages = pages
         self.turnstile = turnstile or Turnstile(clock)
@@ -148,7 +109,7 @@ class Node:
         self._policy: EgressPolicy | None = None
         self._tenants: dict[str, Tenant] = {}
         self._outbounds: dict[int, Outbound] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring = Background()
         self._ready = False
 
     async def open(
@@ -161,28 +122,15 @@ class Node:
         """
         self._sockets = bind(host, port)
         self.port = self._sockets[0].getsockname()[1]
-        shown, platform_hosts = _named_by(host)
-        self.origin = f"http://{shown}:{self.port}"
-        self._public = urlsplit(self.addresses.public_url or self.origin)
-        platform_hosts |= {_host_of(self._public)}
-        addresses = self.addresses
-        hosts = Hosts(
-            suffix=addresses.suffix, cdn_suffix=addresses.cdn_suffix, platform=platform_hosts
-        )
+        self._reach = reach = Reach.of(self._reach.addresses, host, self.port)
         self._policy = EgressPolicy(
-            OwnAddresses(
-                port=self._public.port or _DEFAULT_PORTS[self._public.scheme],
-                suffix=addresses.suffix,
-                cdn_suffix=addresses.cdn_suffix,
-                api_hosts=platform_hosts,
-                scheme=self._public.scheme,
-            ),
-            resolver=self._resolver or SystemResolver(),
+            reach.own(),
+            resolver=self._resolver,
             allow=self._egress_allow,
             table=self._table or AddressTable(machine=MachineAddresses(self._clock)),
         )
         self._dispatcher = Dispatcher(
-            hosts=hosts,
+            hosts=reach.hosts(),
             projects=self.projects,
             journal=self.journal,
             clock=self._clock,
@@ -206,17 +154,13 @@ class Node:
         self._ready = True
 
     @property
-    def api_url(self) -> str:
-        """`AMBA_API_URL`: the public URL's origin, else our own."""
-        return self.addresses.public_url or self.origin
+    def origin(self) -> str:
+        """Of the listener."""
+        return self._reach.origin
 
     def fn_url(self, slug: str, name: str) -> str:
         """Where a function answers, as it works when pasted. Source: contract A.1."""
-        return f"{self._public.scheme}://{self._authority(slug, self.addresses.suffix)}/{name}"
-
-    def _authority(self, slug: str, suffix: str) -> str:
-        port = self._public.port
-        return f"{slug}.{suffix}" if port is None else f"{slug}.{suffix}:{port}"
+        return self._reach.fn_url(slug, name)
 
     def add(self, tenant: Tenant) -> Project:
         """Make a project reachable, in the place of one with its slug."""
@@ -303,11 +247,11 @@ class Node:
         """
         tenant = self._tenants[project_id]
         return platform_env(
-            api_url=self.api_url,
+            api_url=self._reach.api_url,
             project_id=tenant.id,
             internal_token=tenant.internal_token,
             signing_secret=keyring.newest.decode(),
-            cdn_host=self._authority(tenant.slug, self.addresses.cdn_suffix),
+            cdn_host=self._reach.cdn_host(tenant.slug),
         )
 
     def _slot(
@@ -321,7 +265,7 @@ class Node:
         assert self._dispatcher is not None
         assert self._policy is not None
         outbound = Outbound(
-            self._policy,
+            self._policy.asking(self._names.of(manifest.project_id)),
             self._dispatcher,
             OutboundClient(self._roots),
             on_denied=DenialLog(
@@ -329,7 +273,7 @@ class Node:
             ),
             shut=kept is None,
             rules=egress,
-            pace=self._pace,
+            pace=self._pace.lane(manifest.project_id),
         )
         slot = Slot(
             self._engine,
@@ -346,7 +290,7 @@ class Node:
             watchdog=self._watchdog,
             gate=self.turnstile.gate(manifest.project_id, limits.concurrency),
         )
-        outbound.attach(slot.tell_header, slot.hop_of, partial(self._breached, slot))
+        outbound.attach(slot.tell_header, slot.hop_of, partial(self._breached, slot), Tally(slot))
         self._outbounds[id(slot)] = outbound
         return slot
 
@@ -365,9 +309,7 @@ class Node:
 
     def retire(self, slot: Slot) -> None:
         """Drain and end a version in the background."""
-        task = asyncio.create_task(self._retire(slot))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring.spawn(self._retire(slot))
 
     async def discard(self, slot: Slot) -> None:
         """End a version that never served."""
@@ -420,11 +362,9 @@ class Node:
             await self._listener.close(grace_s=grace_s)
         for listener in self._sockets:
             listener.close()
-        for linger in list(self._retiring):
-            linger.cancel()
+        await self._retiring.close()
         self.journal.flush()
         await asyncio.gather(*[slot.retire(drain_s=0) for slot in self._slots()])
-        await asyncio.gather(*self._retiring, return_exceptions=True)
         with contextlib.suppress(Exception):
             await asyncio.gather(*[o.close() for o in self._outbounds.values()])
         await self._watchdog.close()
@@ -440,25 +380,5 @@ class Node:
         ]
 
 
-def _named_by(host: str) -> tuple[str, frozenset[str]]:
-    """How a listener's host is shown, and the names by which callers may ask for it."""
-    shown = f"[{host}]" if ":" in host else host.lower()
-    everywhere = host in ("0.0.0.0", "::")  # noqa: S104  a comparison, not a bind
-    if everywhere or host == "localhost":
-        shown = "127.0.0.1"
-    names = LOOPBACK_NAMES | {shown}
-    return shown, names | own_addresses() if everywhere else names
-
-
-def listener_hosts(host: str) -> Hosts:
-    """What a listener with nothing but a bare host answers for: metrics."""
-    return Hosts(suffix=SUFFIX, cdn_suffix=CDN_SUFFIX, platform=_named_by(host)[1])
-
-
 def _no_control(ready: Callable[[], bool]) -> App:
     return Platform(ready=ready)
-
-
-def _host_of(url: SplitResult) -> str:
-    host = url.hostname or ""
-    return f"[{host}]" if ":" in host else host

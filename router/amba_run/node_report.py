@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from amba_router.journal import Invocation, LimitEvent
 from amba_router.logs import Mappers, is_stack
 from amba_run.breaches import Pace
 from amba_run.report import JsonReporter, Out, neutral
+from amba_runtime.background import Background
 from amba_runtime.outcome import Tell
 from amba_runtime.slot import Slot
 
@@ -87,7 +87,7 @@ class NodeJson(JsonReporter):
     def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
         super().__init__(stdout, stderr)
         self._mappers: Mappers | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def map_with(self, mappers: Mappers) -> None:
         """Where maps are had from here on."""
@@ -104,9 +104,7 @@ class NodeJson(JsonReporter):
             super().requests(plain)
         for invocation in invocations:
             if _has_stack(invocation.tell):
-                task = asyncio.get_running_loop().create_task(self._with_stacks(invocation))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._background.spawn(self._with_stacks(invocation))
 
     async def _with_stacks(self, invocation: Invocation) -> None:
         slot, tell = invocation.slot, invocation.tell
@@ -115,8 +113,8 @@ class NodeJson(JsonReporter):
             map_stack = await self._mappers(m.project_id, m.name, m.version)
             tell = Tell(
                 [
-                    replace(
-                        line, message=[map_stack(v) if is_stack(v) else v for v in line.message]
+                    line._replace(
+                        message=[map_stack(v) if is_stack(v) else v for v in line.message]
                     )
                     for line in tell.logs
                 ],

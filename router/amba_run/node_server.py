@@ -23,16 +23,18 @@ from amba_router.store.control import ControlStore
 from amba_router.store.control_records import CreatedProject, NewProject, Snapshot
 from amba_router.store.state import State
 from amba_run import __version__
+from amba_run.addresses import Addresses, listener_hosts
 from amba_run.dev_state import DEVELOPER_ID
 from amba_run.gate import HostGuard
 from amba_run.hosting import Hosting
-from amba_run.node import Addresses, Node, listener_hosts
+from amba_run.node import Node
 from amba_run.node_report import NodeJson, NodeReporter
 from amba_run.serve import Listener, bind
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
 from amba_runtime.errors import UserCode, UserError
+from amba_runtime.message_room import MessageRoom
 from amba_runtime.pool import Pool
 from amba_runtime.turnstile import Turnstile
 
@@ -90,6 +92,7 @@ class NodeServer:
             stack.push_async_callback(self._engine.close)
             await self._engine.open()
             self._check_sandbox()
+            self._check_memory()
             state = await State.open(self._options.state, self._clock)
             stack.push_async_callback(state.close)
             for line in state.repairs.lines():
@@ -114,7 +117,13 @@ class NodeServer:
             addresses=options.addresses,
             proxies=self._proxies,
             room=pool,
-            turnstile=Turnstile(self._clock, of_project=limits.PROJECT_CONCURRENCY.value),
+            turnstile=Turnstile(
+                self._clock,
+                of_project=limits.PROJECT_CONCURRENCY.value,
+                seats=limits.NODE_WEBSOCKETS.value,
+                of_project_seats=limits.PROJECT_WEBSOCKETS.value,
+                messages=MessageRoom(of_project=limits.WEBSOCKET_PROJECT_ROOM.value),
+            ),
         )
         stack.push_async_callback(self._esbuild.close)
         hosting = Hosting(node, store, scan=EsbuildScan(self._esbuild), clock=self._clock)
@@ -216,6 +225,15 @@ class NodeServer:
             "amba-run doctor says more"
         )
 
+    def _check_memory(self) -> None:
+        """Without control groups the watchdog holds (reliability.md 1.4, T4): it is said."""
+        note = self._engine.memory_note
+        if note and not self._alone:
+            self._say.warn(
+                f"the kernel caps no function's memory here ({note}): a watchdog looks at it "
+                "every few milliseconds; amba-run doctor says what to do"
+            )
+
     def _check_alone(self, snapshot: Snapshot) -> None:
         if self._alone and len(snapshot.projects) > 1:
             raise UserError(
@@ -277,6 +295,9 @@ def _count_turns(metrics: Metrics, turnstile: Turnstile) -> None:
     inside, waiting = "amba_invocations", "amba_invocations_waiting"
     metrics.gauge(inside, "gauge", "Invocations under way.", lambda: turnstile.inside)
     metrics.gauge(waiting, "gauge", "Waiting for their turn.", lambda: len(turnstile.turns))
+    room, seats = turnstile.messages, "amba_websockets"
+    metrics.gauge(seats, "gauge", "WebSockets open.", lambda: turnstile.seated)
+    metrics.gauge("amba_websocket_bytes", "gauge", "Bytes of messages held.", lambda: room.held)
 
 
 def _shown(listener: socket.socket) -> str:

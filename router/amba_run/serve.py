@@ -17,6 +17,7 @@ from amba_router.asgi import App
 from amba_router.edge import EdgeProtocol
 from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
+from amba_runtime.wire import engine_connections
 
 _TRIES = 20
 _NOT_OURS = (socket.gaierror, UnicodeError)  # a name that nobody knows, or that cannot be one
@@ -126,8 +127,10 @@ def most_connections(open_files: int | None) -> int:
     """
     if open_files is None:
         return limits.EDGE_CONNECTIONS.value
-    # each client under way takes a connection to an engine as well
-    room = (open_files - limits.EDGE_FILES.value) // 2
+    # each client under way takes a connection to an engine as well, and engines take some to us,
+    # each of which may take one more to the world
+    taken = limits.EDGE_FILES.value + 2 * engine_connections(open_files)
+    room = (open_files - taken) // 2
     return max(limits.EDGE_CONNECTIONS_LEAST.value, min(limits.EDGE_CONNECTIONS.value, room))
 
 
@@ -138,7 +141,11 @@ def _open_files() -> int | None:
     except ImportError:
         return None  # Windows
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * limits.EDGE_CONNECTIONS.value + limits.EDGE_FILES.value
+    clients, engines = limits.EDGE_CONNECTIONS.value, limits.WIRE_ALL_CONNECTIONS.value
+    wanted = max(
+        2 * clients + 2 * engines + limits.EDGE_FILES.value,
+        2 * engines * 100 // limits.WIRE_SHARE.value,
+    )
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -182,6 +189,8 @@ class Listener:
             limit_concurrency=most_connections(_open_files()),
             ws_max_size=limits.WEBSOCKET_BYTES.value,
             ws_per_message_deflate=False,
+            ws_ping_interval=limits.WEBSOCKET_PING_S.value,
+            ws_ping_timeout=limits.WEBSOCKET_PONG_S.value,
         )
         # uvicorn's own lines, such as "Exception in ASGI application", are for its users
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -206,7 +215,7 @@ class Listener:
                 listener.close()
             return
         # the sockets are closed by the server that polls them, or the loop trips over them
-        self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
+        self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]  # it takes a float as well
         self._server.should_exit = True
         try:
             await asyncio.wait_for(task, grace_s + 0.5)

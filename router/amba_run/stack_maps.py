@@ -31,7 +31,7 @@ class StackMaps:
                 if found is None:
                     return str
                 bundle = await self._store.load_bundle(found.id)
-            except Exception as error:
+            except Exception as error:  # a stack as it is helps more than none
                 logger.warning("%s v%d has no map to show stacks by: %s", name, version, error)
                 return str
             places = Places(bundle, f"{name}.js")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from amba_runtime import limits
+from amba_router.logs import is_stack
+from amba_runtime.engine.base import GUEST_MODULE, HOST_MODULES
 from amba_runtime.manifest import Bundle
 from amba_runtime.pool import Slot
 from amba_runtime.sourcemap import SourceMap
-
-SHIM_MODULES = frozenset({"shim.mjs", "prelude.mjs", "subrequests.mjs"})
-BUNDLE_MODULE = "fn.mjs"
-_FRAME = "\n    at "
 
 
 @lru_cache(maxsize=64)
@@ -35,12 +32,7 @@ def mapped_message(slot: Slot | None, message: list[Any]) -> list[Any]:
 
     A text of more lines than a stack may have stays whole, as it is.
     """
-    return [
-        mapped_stack(slot, m)
-        if isinstance(m, str) and _FRAME in m and m.count("\n") < limits.STACK_LINES.value
-        else m
-        for m in message
-    ]
+    return [mapped_stack(slot, m) if is_stack(m) else m for m in message]
 
 
 def stack_in_sources(bundle: Bundle, stack: str) -> str:
@@ -50,4 +42,4 @@ def stack_in_sources(bundle: Bundle, stack: str) -> str:
     source_map = _parsed(bundle.source_map)
     if source_map is None:
         return stack
-    return source_map.map_stack(stack, BUNDLE_MODULE, hidden=SHIM_MODULES)
+    return source_map.map_stack(stack, GUEST_MODULE, hidden=HOST_MODULES)

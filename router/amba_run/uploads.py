@@ -18,6 +18,7 @@ from amba_run.api_client import Part
 from amba_run.config import Environment, load_config
 from amba_run.config_values import EngineChoice, FunctionConfig
 from amba_run.discovery import discover
+from amba_run.subjects import read_bundle
 from amba_runtime import limits
 from amba_runtime.admission import Rejected
 from amba_runtime.errors import UserCode, UserError
@@ -69,7 +70,7 @@ async def package(
         UserError: ENTRY_NOT_FOUND, INVALID_NAME, INVALID_CONFIG, BuildFailed; REJECTED with
             every violation under `details["violations"]`.
     """
-    from amba_run.check import judge_bundle
+    from amba_run.judge import judge_bundle
 
     folder = entry.parent
     config = load_config(folder)
@@ -86,7 +87,7 @@ async def package(
             bundle = built.bundle
             warnings = tuple(w.message for w in built.warnings)
         else:
-            bundle = _finished(entry)
+            bundle = read_bundle(entry)
         try:
             description = await judge_bundle(
                 bundle,
@@ -149,18 +150,6 @@ def _name_of(entry: Path, given: str | None) -> str:
             hint="a lower-case letter, then letters, digits, _ or -; at most 58 characters",
         )
     return given
-
-
-def _finished(entry: Path) -> Bundle:
-    try:
-        code = entry.read_bytes()
-        beside = entry.with_name(f"{entry.name}.map")
-        source_map = beside.read_bytes() if beside.is_file() else None
-    except OSError as error:
-        raise UserError(
-            UserCode.ENTRY_NOT_FOUND, f"{entry} cannot be read: {error.strerror}"
-        ) from error
-    return Bundle.of(code, source_map=source_map)
 
 
 def _refused(name: str, rejected: Rejected) -> UserError:

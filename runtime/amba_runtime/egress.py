@@ -9,6 +9,7 @@ and more. Source: reliability.md section 5, section 3.G and measurement B9.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
@@ -191,6 +192,12 @@ class EgressPolicy:
         self._resolver = resolver
         self._allow = frozenset(_parse_allowed(entry) for entry in allow)
         self._table = table or AddressTable()
+
+    def asking(self, resolver: Resolver) -> EgressPolicy:
+        """The same policy with another resolver: one project's own, and its bounds."""
+        other = copy(self)
+        other._resolver = resolver
+        return other
 
     async def decide(self, raw: bytes, rules: EgressRules | None = None) -> Own | External | Denied:
         """Where a request goes, from the target on its request line. Resolves at most once.

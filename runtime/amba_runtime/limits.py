@@ -57,7 +57,7 @@ HEAP_YOUNG = Limit(2, "MiB", "of each half of the heap of young objects", "measu
 STDERR_LINES = Limit(200, "lines", "of an engine's own stderr kept for a reason of death", "ours")
 CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "ours")
 LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")
-WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "workerd's own")
+WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "production; workerd's own")
 WEBSOCKET_OPEN_S = Deadline(60.0, "a guest answers a WebSocket request", "reliability.md 2.3")
 REFUSAL_BYTES = Limit(
     1 * MIB, "bytes", "the body of a guest's answer that refuses a WebSocket", "ours"
@@ -236,6 +236,11 @@ EGRESS_FIELD_OVERHEAD = Limit(32, "bytes", "each field counts besides its text",
 EGRESS_INTERIM = Limit(10, "answers", "1xx before the real one", "reliability.md 5, 17")
 EGRESS_PEERS = Limit(64, "addresses", "with kept connections, per function process", "ours")
 EGRESS_RESOLVE_S = Deadline(5.0, "a name is resolved", "reliability.md 5, 15")
+RESOLVE_THREADS = Limit(128, "look-ups", "of names under way on a server at once", "ours")
+RESOLVE_AT_ONCE = Limit(8, "look-ups", "of names under way in one project at once", "ours")
+RESOLVE_WAITING = Limit(64, "names", "of one project looked up or waiting for it", "ours")
+RESOLVE_KEPT = Limit(256, "names", "of one project whose addresses are kept", "ours")
+RESOLVE_KEPT_S = Deadline(5.0, "the addresses of a name are kept", "ours")
 EGRESS_CONNECT_S = Deadline(5.0, "a connection and its TLS stand", "reliability.md 5, 18")
 EGRESS_FIRST_BYTE_S = Deadline(60.0, "an external answer begins", "reliability.md 5, 18")
 EGRESS_IDLE_S = Deadline(60.0, "between two chunks of an external answer", "reliability.md 5, 18")
@@ -384,7 +389,8 @@ CPU_DOUBT_MS = Limit(2_000, "ms", "CPU that may be another's, before it ends any
 SOCKET_CPU_SHARE = Limit(50, "%", "of a CPU, below which the bill of a WebSocket ends", "ours")
 MEMORY_RATE = Limit(64 * MIB, "bytes/s", "growth that asks for closer looks", "ours")
 MEMORY_ROOM = Limit(64 * MIB, "bytes", "below the cap, that ask for closer looks", "ours")
-TRACES_KEPT = Limit(256, "invocations", "ended, whose place in a trace is known", "ours")
+TRACES_KEPT = Limit(1_024, "invocations", "ended, whose place in a trace is known", "row E29")
+HOP_KEPT_S = Deadline(60.0, "requests that nobody can be named for continue a trace", "row E29")
 TRACE_CALLS = Limit(1_000, "invocations", "because of one request from outside", "row E29")
 RESPONSE_HEADERS = Limit(200, "headers", "of one answer", "reliability.md 2.3")
 WARN_AT = Limit(80, "%", "of a limit, from which it is warned", "issue 4 item 2")
@@ -406,10 +412,25 @@ EDGE_CONNECTIONS_LEAST = Limit(16, "connections", "taken, however few files we m
 EDGE_FILES = Limit(96, "files", "we open beside clients' connections and engines'", "row K4")
 EDGE_SQUEEZED_S = Deadline(1.0, "idle connections are kept where there are too many", "ours")
 EDGE_SQUEEZED = Limit(64, "connections", "looked at for an idle one, per new one", "ours")
+NODE_WEBSOCKETS = Limit(500, "WebSockets", "of a node at once", "ours: half its invocations")
+PROJECT_WEBSOCKETS = Limit(250, "WebSockets", "of one project at once, on a node", "ours")
+WEBSOCKET_ROOM = Limit(256 * MIB, "bytes", "of messages of all WebSockets in our memory", "ours")
+WEBSOCKET_PROJECT_ROOM = Limit(
+    64 * MIB, "bytes", "of messages of one project's WebSockets, on a node", "ours: one each way"
+)
+WEBSOCKET_FREE = Limit(64 * KIB, "bytes", "each way through a WebSocket that do not count", "ours")
+WEBSOCKET_FRAME_COST = Limit(256, "bytes", "a message counts beside its own", "measured")
+WEBSOCKET_PING_S = Deadline(20.0, "between two pings to a WebSocket's client", "ours")
+WEBSOCKET_PONG_S = Deadline(20.0, "the client answers a ping", "ours")
+WEBSOCKET_IDLE_S = Deadline(600.0, "a WebSocket without a message either way", "ours")
 WEBSOCKET_FRAGMENTS = Limit(65_536, "frames", "of one message", "ours")
 
 # --- subrequests, allowlists and secrets outside of isolates ---
-WIRE_CONNECTIONS = Limit(1_024, "connections", "of an engine to one of our sockets", "rows E17-19")
+WIRE_CONNECTIONS = Limit(640, "connections", "of an engine to one of our sockets", "rows E17-19")
+WIRE_ALL_CONNECTIONS = Limit(4_096, "connections", "of all engines to our sockets", "rows E19, K4")
+WIRE_SHARE = Limit(25, "%", "of our files, for engines' connections and what they ask", "row K4")
+SERVICE_CALLS = Limit(32, "calls", "of an engine to STORAGE and caches at once", "row E17")
+CALLERS_KEPT = Limit(4_096, "invocations", "of a version whose subrequests are counted", "row E17")
 EGRESS_RULES = Limit(64, "hosts", "in one allowlist of a function", "ours")
 EGRESS_SECRETS = Limit(100, "secrets", "of a function that stay outside of it", "as many as it has")
 EGRESS_SECRET_BYTES = Limit(4 * KIB, "bytes", "of a secret that egress puts in a header", "ours")
@@ -422,6 +443,7 @@ EGRESS_KEPT = Limit(64, "connections", "to external hosts kept idle, per functio
 SANDBOX_TRIAL_S = Deadline(5.0, "a program says its version within walls that are tried", "ours")
 SANDBOX_TRIALS = Limit(3, "trials", "of walls around a program that ends too soon", "ours")
 SANDBOX_LOOK_S = Deadline(0.001, "between looks at walls that are being raised", "ours")
+SANDBOX_LOOK_MOST_S = Deadline(0.008, "between looks at walls that are slow to stand", "ours")
 SANDBOX_WORDS = Limit(4 * KIB, "bytes", "of what a trial said that are read", "ours")
 SANDBOX_FILES = Limit(4_096, "files", "and sockets that an engine may have open", "row E19")
 SANDBOX_PROCESSES = Limit(128, "threads", "of an engine's own user, where it has one", "row E20")
@@ -436,4 +458,7 @@ SOURCE_FILE = Limit(64 * MIB, "bytes", "one file that goes into a bundle", "as B
 BUILD_MEMORY = Limit(4096 * MIB, "bytes", "address space of a bundler of one's own files", "ours")
 
 # --- functions that call functions, in process (row E29) ---
+OWN_CALLS_WAITING = Limit(
+    1_000, "calls", "of functions of one project wait to begin; then 503", "as TRACE_CALLS"
+)
 OWN_CALLS_AT_ONCE = Limit(2, "calls", "of functions begun in one pass of the event loop", "ours")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 from amba_runtime import limits
 
@@ -64,11 +64,15 @@ ANSWERS = {
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A limit that was passed, or is near: its setting's name, and figures in that unit."""
+    """A limit that was passed, or is near: its setting's name, and figures in that unit.
+
+    `note` says what the figures do not: "" mostly.
+    """
 
     limit: str
     used: int
     most: int
+    note: str = ""
 
 
 Action = Literal["killed", "refused", "cut", "warned"]
@@ -85,9 +89,11 @@ class Ended:
     breach: Breach | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One console call. `message` holds the arguments as JSON values; untrusted."""
+class LogLine(NamedTuple):
+    """One console call. `message` holds the arguments as JSON values; untrusted.
+
+    A tuple, as thousands are made at once while others wait.
+    """
 
     level: str
     message: list[Any]
@@ -136,7 +142,9 @@ class Tell:
         for row in _rows(found.get("l"), 3):
             level, at, message = row
             if isinstance(level, str) and _is_list(message):
-                if not _shallow(message, limits.LOG_DEPTH.value):
+                if not _FLAT.issuperset(map(type, message)) and not _shallow(
+                    message, limits.LOG_DEPTH.value
+                ):
                     message = ["[nested too deeply]"]
                 tell.logs.append(LogLine(level[:16], message, _ms(at)))
         for row in _rows(found.get("e"), 4)[: limits.LOG_EXCEPTIONS.value]:
@@ -161,6 +169,9 @@ def _rows(value: Any, width: int) -> list[list[Any]]:
         return []
     rows = value[: limits.LOG_LINES.value]
     return [row for row in rows if _is_list(row) and len(row) == width]
+
+
+_FLAT = frozenset({str, int, float, bool, type(None)})
 
 
 def _shallow(value: object, levels: int) -> bool:
@@ -192,6 +203,8 @@ def _text(value: Any, most: int) -> str:
 
 
 def _ms(value: Any) -> int:
+    if type(value) is int and 0 <= value < 2**53:
+        return value
     ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
     return int(value) if ok else 0
 

@@ -8,33 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from amba_runtime import limits
 from amba_runtime.clock import Clock
+from amba_runtime.drain import drained, pending
 from amba_runtime.engine.base import (
     Description,
     Engine,
     Exchange,
     Isolate,
-    StartFailed,
     Surroundings,
 )
-from amba_runtime.errors import AmbaRunError, InternalCode, InternalError
+from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Action, Breach, Ended, Tell
+from amba_runtime.restarts import Restarts
 from amba_runtime.room import AnyRoom, Env, Kept, Overloaded, Resting, Room
-from amba_runtime.supervisor import Backoff, Watchdog
+from amba_runtime.supervisor import Watchdog
 from amba_runtime.trace import Hop
 from amba_runtime.turnstile import Gate
-from amba_runtime.underway import Hops, Underway
+from amba_runtime.underway import Hops, Queued, Underway
 from amba_runtime.wire import Handler, WireError
-
-logger = logging.getLogger("amba.pool")
 
 __all__ = ["Env", "Kept", "Overloaded", "Resting", "Room", "Slot"]
 
@@ -44,7 +41,7 @@ class Slot:
 
     One on trial begins with `start`; a dormant one starts with its first request.
     `inflight` and `invocations` are changed only by `_took`, `enter` and `leave`; `_isolate`
-    only by `start`, `_bring_up`, `evict` and `retire`.
+    only by `_bring_up`, `evict` and `retire`.
 
     Args:
         bundle: None for a version that is read from `kept` whenever it starts.
@@ -55,6 +52,7 @@ class Slot:
 
     Attributes:
         invocations: those in flight by request id, oldest first.
+        gate: as given; None lets all in.
         answers: answers that have begun so far: what shows that it gets on.
         watched: the watchdog knows that something is under way here.
     """
@@ -93,18 +91,15 @@ class Slot:
         self._clock = clock
         self._kept = kept
         self._room: Room = room or AnyRoom()
-        self._backoff = Backoff(clock)
-        self._failing = False
-        """It ended unasked, or did not start, since it last began to start."""
-        self._rests_until_s = 0.0
+        self._restarts = Restarts(manifest.name, clock, self._bring_up)
         self._breached = breached
         self._watchdog = watchdog
-        self._gate = gate
-        self._hops = Hops(self.invocations)
+        self.gate = gate
+        self._queued = Queued(self.invocations)
+        self._hops = Hops(self.invocations, clock)
         self._death = asyncio.Event()
         self._isolate: Isolate | None = None
         self._dead: Isolate | None = None
-        self._starting: asyncio.Task[Isolate] | None = None
         self._configuring = asyncio.Lock()
         self._retired = False
         self._empty: asyncio.Event | None = None
@@ -126,13 +121,12 @@ class Slot:
             Overloaded: no room for another isolate.
         """
         try:
-            async with self._room.starting():
-                isolate, description = await self._launch()
-                self._serve(isolate, description)
+            await self._bring_up()
         except BaseException:
             self._retired = True
             raise
-        return description
+        assert self.description is not None, "it serves"
+        return self.description
 
     def keep_in(self, kept: Kept) -> None:
         """From here on the content is read from there: nothing of it stays in memory."""
@@ -170,7 +164,7 @@ class Slot:
                 raise
         # it ended a moment ago and nothing was sent: another one can take the request
         if self._isolate is isolate:
-            self._failing = True
+            self._restarts.failing = True
             isolate = await self._revive()
         else:
             isolate = await self.ready()
@@ -202,7 +196,7 @@ class Slot:
         """One more invocation is under way, if it may be without waiting; then `leave`."""
         if self.inflight >= limits.INFLIGHT.value:
             return False
-        if self._gate is not None and not self._gate.try_enter():
+        if self.gate is not None and not self.gate.try_enter():
             return False
         self._took(call)
         return True
@@ -214,11 +208,14 @@ class Slot:
             Busy: none comes soon; the invocation is not under way.
             Overloaded: too many are.
         """
-        if self._gate is not None:
-            await self._gate.enter()
+        if self.gate is not None:
+            with self._queued.with_(call.hop):
+                if self._queued.in_vain(self.gate):
+                    raise self.gate.busy()
+                await self.gate.enter()
         if self.inflight >= limits.INFLIGHT.value:
-            if self._gate is not None:
-                self._gate.leave()
+            if self.gate is not None:
+                self.gate.leave()
             raise Overloaded
         self._took(call)
 
@@ -243,8 +240,8 @@ class Slot:
             del self.invocations[call.request_id]
             if call.hop is not None:
                 self._hops.ended(call.request_id, call.hop)
-            if self._gate is not None:
-                self._gate.leave()
+            if self.gate is not None:
+                self.gate.leave()
         if self.inflight == 0 and self._empty is not None:
             self._empty.set()
 
@@ -278,56 +275,27 @@ class Slot:
             self.breached(next(iter(self.invocations), ""), ended.breach, "killed")
         self.cpu_seen_s = 0.0
         if self._isolate is not None:
-            self._failing = True
+            self._restarts.failing = True
             self._room.left(self)
             if not self._retired:
-                self._begin_start()
-
-    def _begin_start(self) -> asyncio.Task[Isolate]:
-        if self._starting is None or self._starting.done():
-            wait_s = self._backoff.failed() if self._failing else 0.0
-            self._failing = False
-            self._rests_until_s = self._clock.monotonic_s() + wait_s
-            self._starting = asyncio.get_running_loop().create_task(self._bring_up(wait_s))
-            # a failed start is told to the next request, which begins another
-            self._starting.add_done_callback(lambda t: t.cancelled() or t.exception())
-        return self._starting
+                self._restarts.begin()
 
     async def _revive(self) -> Isolate:
         if self._retired:
             raise WireError("this version was retired")
-        starting = self._begin_start()
-        rest_s = self._rests_until_s - self._clock.monotonic_s()
-        if rest_s > limits.RESTART_PATIENCE_S.value:
-            raise Resting(math.ceil(rest_s))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            if starting.cancelled():
-                raise WireError("this version was retired") from None
-            raise
+        return await self._restarts.isolate()
 
-    async def _bring_up(self, wait_s: float) -> Isolate:
-        await self._clock.sleep(wait_s)
+    async def _bring_up(self) -> Isolate:
         old, self._isolate = self._isolate, None
         if old is not None:
             self._room.left(self)
             await old.close()
-        try:
-            async with self._room.starting():
-                isolate, description = await self._launch()
-                self._serve(isolate, description)
-        except Overloaded:
-            raise
-        except (StartFailed, AmbaRunError) as error:
-            self._failing = True
-            raise WireError(f"the function does not start any more: {error}") from error
-        except Exception as error:
-            self._failing = True
-            logger.exception("%s does not start any more", self.manifest.name)
-            raise WireError(f"the function does not start any more: {error!r}") from error
+        async with self._room.starting():
+            isolate, self.description = await self._launch()
+            self.cpu_seen_s = isolate.cpu_s() or 0.0  # its start is no invocation's
+            self._isolate = isolate
+            self._room.joined(self)
         self._death = asyncio.Event()
-        logger.info("%s started again", self.manifest.name)
         return isolate
 
     async def _launch(self) -> tuple[Isolate, Description]:
@@ -344,22 +312,12 @@ class Slot:
             await isolate.close()
             raise
 
-    def _serve(self, isolate: Isolate, description: Description) -> None:
-        self.description = description
-        self.cpu_seen_s = isolate.cpu_s() or 0.0  # its start is no invocation's
-        self._isolate = isolate
-        self._room.joined(self)
-
     # change and end
 
     @property
     def awake(self) -> bool:
         """It has an isolate, or one is being started."""
-        return self._isolate is not None or self._begun
-
-    @property
-    def _begun(self) -> bool:
-        return self._starting is not None and not self._starting.done()
+        return self._isolate is not None or self._restarts.begun
 
     async def refresh(self, names: Collection[str]) -> None:
         """Give the isolate the values that `kept` has by now for these text bindings.
@@ -373,8 +331,7 @@ class Slot:
         if self._kept is None:
             return
         async with self._configuring:
-            if self._starting is not None and self._begun:
-                await asyncio.wait({self._starting})  # it may have read what holds no more
+            await self._restarts.over()  # it may have read what holds no more
             now = await self._kept.env()
             values = {name: value for name, value in now if name in names}
             if values:
@@ -398,20 +355,7 @@ class Slot:
         """
         if self.inflight:
             return True
-        return await self._pending() != 0 or self.inflight > 0
-
-    async def _pending(self) -> int | None:
-        """Promises given to `waitUntil` that have not settled; None when it does not say."""
-        isolate = self._isolate
-        if isolate is None:
-            return 0
-        try:
-            async with asyncio.timeout(limits.PENDING_S.value):
-                return await isolate.pending()
-        except TimeoutError:
-            return None
-        except (WireError, InternalError):
-            return 0
+        return await pending(self._isolate) != 0 or self.inflight > 0
 
     async def evict(self) -> None:
         """End the isolate to make room; the next request starts another. Nothing under way."""
@@ -432,31 +376,23 @@ class Slot:
         if drain_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain_s):
-                    await self._drained()
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
+                    await drained(self, self._clock)
+        await self._restarts.cancel()
         isolate, self._isolate = self._isolate, None
         if isolate is not None:
             self._room.left(self)
             await isolate.close()
 
+    # drain.Draining
+
     @property
-    def _queued(self) -> bool:
+    def queued(self) -> bool:
         """Somebody waits for a turn here, or was given one and has not begun."""
-        gate = self._gate
+        gate = self.gate
         return gate is not None and bool(gate.waiting or gate.inside)
 
-    async def _drained(self) -> None:
-        silent = 0
-        while silent < limits.PENDING_SILENT.value:
-            if self.inflight:
-                if self._empty is None or self._empty.is_set():  # else somebody waits already
-                    self._empty = asyncio.Event()
-                await self._empty.wait()
-            pending = await self._pending()
-            if pending == 0 and not self.inflight and not self._queued:
-                return
-            # one that holds its thread may never let go: it is not waited for as work is
-            silent = silent + 1 if pending is None else 0
-            await self._clock.sleep(limits.PENDING_EVERY_S.value)
+    async def empty(self) -> None:
+        """Wait until nothing is under way."""
+        if self._empty is None or self._empty.is_set():  # else somebody waits already
+            self._empty = asyncio.Event()
+        await self._empty.wait()

@@ -93,7 +93,7 @@ def start(order: dict[str, Any], fds: list[int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         confine(order.get("walls") or {}, me, str(order["cwd"]))
         os.execve(argv[0], argv, {})  # noqa: S606  no shell is wanted
-    except BaseException as error:
+    except BaseException as error:  # whatever it is: a forked child must not go on as a spawner
         with contextlib.suppress(OSError):
             os.write(2, f"spawner: {error!r}\n".encode(errors="replace"))
         os._exit(127)

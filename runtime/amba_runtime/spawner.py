@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,20 @@ from amba_runtime.errors import InternalCode, InternalError
 logger = logging.getLogger("amba.spawner")
 
 
+@dataclass(slots=True)
+class _Order:
+    """A start that was asked for: who waits for its pid, and who for its end."""
+
+    answer: asyncio.Future[int]
+    exited: Callable[[int], None]
+
+
 class Spawner:
     """Starts and reaps engine processes. `open` before use; `close` is idempotent.
 
-    Futures in `_pending` and callbacks in `_exits` are changed only by `spawn` and `_read`.
+    Orders in `_pending` and callbacks in `_exits` are changed only by `spawn` and `_read`. A pid
+    is in `_exits` from the news of its start to that of its end: the spawner tells of both in
+    that order, and of an end before the system can give the pid to another.
     """
 
     def __init__(self) -> None:
@@ -36,9 +47,8 @@ class Spawner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffer = b""
         self._next = 0
-        self._pending: dict[int, asyncio.Future[int]] = {}
+        self._pending: dict[int, _Order] = {}
         self._exits: dict[int, Callable[[int], None]] = {}
-        self._early: dict[int, int] = {}
 
     async def open(self) -> None:
         """Start the spawner process, or another one when it was lost. Idempotent.
@@ -84,12 +94,13 @@ class Spawner:
         exited: Callable[[int], None],
         walls: Mapping[str, Any] | None = None,
     ) -> int:
-        """Start one process and return its pid.
+        """Start one process and return its pid. A start that is cancelled leaves no process.
 
         Args:
             argv: the program's absolute path first; its environment is empty.
             fds: become descriptors 0, 1, 2, 3, ... of the process; the caller closes its own.
-            exited: called once with the exit code (negative: the signal).
+            exited: called once with the exit code (negative: the signal), perhaps before this
+                returns; not when this raises.
             walls: what the child does to itself before it becomes the program: see
                 `spawn_main.confine`.
 
@@ -104,22 +115,31 @@ class Spawner:
         if walls:
             order["walls"] = walls
         answer: asyncio.Future[int] = self._loop.create_future()
-        self._pending[id_] = answer
+        self._pending[id_] = _Order(answer, exited)
+        line = json.dumps(order).encode() + b"\n"
+        told = False
         try:
             # a line and its descriptors leave in one call: small against the socket's buffer
-            socket.send_fds(self._link, [json.dumps(order).encode() + b"\n"], list(fds))
-            pid = await asyncio.wait_for(answer, limits.SPAWN_S.value)
+            if socket.send_fds(self._link, [line], list(fds)) < len(line):
+                self._lost()  # it would take the rest for the head of what comes next
+            async with asyncio.timeout(limits.SPAWN_S.value):
+                pid = await answer
+            told = True
+            return pid
         except (OSError, TimeoutError) as error:
             raise InternalError(
                 InternalCode.SPAWNER_GONE, f"the spawner process does not answer: {error!r}"
             ) from error
         finally:
             self._pending.pop(id_, None)
-        if pid in self._early:
-            self._loop.call_soon(exited, self._early.pop(pid))
-        else:
-            self._exits[pid] = exited
-        return pid
+            # left in the very moment of the answer: nobody but us knows this process
+            if not told and _succeeded(answer):
+                self._end_unwanted(answer.result())
+
+    def _end_unwanted(self, pid: int) -> None:
+        if pid in self._exits:
+            self._exits[pid] = _nobody
+            self.kill(pid)
 
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
         """Signal a process if it still runs; its `exited` is called as usual."""
@@ -145,23 +165,20 @@ class Spawner:
 
     def _handle(self, message: dict[str, Any]) -> None:
         if "exit" in message:
-            exited = self._exits.pop(message["exit"], None)
-            if exited is None and self._pending:
-                # it ended before `spawn` was told that it began
-                self._early[message["exit"]] = message["code"]
-            elif exited is not None:
-                exited(message["code"])
+            self._exits.pop(message["exit"], _nobody)(message["code"])
             return
-        answer = self._pending.get(message["id"])
-        if answer is None or answer.done():
-            if "pid" in message:  # whoever asked has given up: nobody else would end it
-                self._exits[message["pid"]] = lambda _code: None
-                self.kill(message["pid"])
-            return
+        order = self._pending.get(message["id"])
+        wanted = order is not None and not order.answer.done()
         if "pid" in message:
-            answer.set_result(message["pid"])
-        else:
-            answer.set_exception(InternalError(InternalCode.ENGINE_START, message["error"]))
+            pid: int = message["pid"]
+            self._exits[pid] = order.exited if order is not None else _nobody
+            if order is not None and wanted:
+                order.answer.set_result(pid)
+            else:  # whoever asked has given up
+                self._end_unwanted(pid)
+        elif order is not None and wanted:
+            error = InternalError(InternalCode.ENGINE_START, message["error"])
+            order.answer.set_exception(error)
 
     def _lost(self) -> None:
         """The spawner ended, or is about to, and every engine with it."""
@@ -178,11 +195,12 @@ class Spawner:
             self._loop.remove_reader(self._link.fileno())
             self._link.close()
             self._link = None
+            self._buffer = b""  # half a line of one spawner is no beginning of another's
 
     def _tell_ends(self) -> None:
-        for answer in self._pending.values():
-            if not answer.done():
-                answer.set_exception(
+        for order in self._pending.values():
+            if not order.answer.done():
+                order.answer.set_exception(
                     InternalError(InternalCode.SPAWNER_GONE, "the spawner process ended")
                 )
         exits, self._exits = self._exits, {}
@@ -193,10 +211,20 @@ class Spawner:
         """End the spawner and every process it started. Idempotent."""
         self._hang_up()
         process, self._process = self._process, None
-        if process is not None:
-            try:  # it ends what it has started, and what that has left behind
-                await asyncio.to_thread(process.wait, limits.STOP_S.value)
-            except subprocess.TimeoutExpired:
+        try:  # it ends what it has started, and what that has left behind
+            if process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    await asyncio.to_thread(process.wait, limits.STOP_S.value)
+        finally:  # also for a caller that has no patience
+            if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
-        self._tell_ends()
+            self._tell_ends()
+
+
+def _succeeded(answer: asyncio.Future[int]) -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None
+
+
+def _nobody(_code: int) -> None:
+    """Whoever asked for the process has left."""

@@ -1,4 +1,4 @@
-"""Which limit was hit, and what is done about it: the watchdog, and the pace of restarts.
+"""Which limit was hit, and what is done about it: the watchdog.
 
 CPU cannot be told apart by invocation from outside, so the process is billed: who is in flight
 shares its time, and one synchronous stretch that uses a whole budget ends the process.
@@ -19,32 +19,6 @@ if TYPE_CHECKING:
     from amba_runtime.slot import Slot
 
 logger = logging.getLogger("amba.watchdog")
-
-
-class Backoff:
-    """How long to wait before the next start. One per version of a function."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._failures = 0
-        self._started_s = 0.0  # when the isolate that ended now was due to start
-
-    def failed(self) -> float:
-        """Note one more end and return the seconds to wait: 0, then 0.1 doubling up to 30.
-
-        An isolate that lived for a minute starts from nothing again.
-        Source: reliability.md 3.E row E32.
-        """
-        now = self._clock.monotonic_s()
-        if now - self._started_s >= limits.RESTART_FORGIVE_S.value:
-            self._failures = 0
-        self._failures += 1
-        wait = 0.0
-        if self._failures > 1:
-            wait = limits.RESTART_WAIT_S.value * 2.0 ** min(self._failures - 2, 16)
-            wait = min(wait, limits.RESTART_WAIT_MAX_S.value)
-        self._started_s = now + wait
-        return wait
 
 
 class Watchdog:
@@ -113,6 +87,6 @@ def _guarded(watch: Watch) -> bool:
     """Whether there is still something to look at; a fault of ours ends no function."""
     try:
         return watch.look()
-    except Exception:
+    except Exception:  # or one fault would leave every other function unwatched
         logger.exception("the watchdog failed at %s", watch.name)
         return False

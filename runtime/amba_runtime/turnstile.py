@@ -1,9 +1,12 @@
 """How many invocations are under way at once, and whose turn is next: early refusals, no pile-up.
 
-Three bounds hold together: one function's, one project's and the node's. Whoever is over one
-waits, in a queue that is bounded in number and in time; free places go round robin over the
-projects that wait, and over the functions of a project. A request that would wait in vain is
-refused at once. Source: reliability.md 2.3 (concurrency), T20, rows K1 and K2.
+Four bounds hold together: one function's, one project's, the node's, and a fair share: a project
+takes one more place only while it holds fewer than are free. One hot project so gets half of the
+node, two get a third each, and as many again are always free for whoever comes next.
+Whoever is over one waits, in a queue that is bounded in number and in time; free places go round
+robin over the projects that wait, and over the functions of a project. A request that would wait
+in vain is refused at once. WebSockets last: beside a place each takes a seat, of which there are
+fewer, and waits for none. Source: reliability.md 2.3 (concurrency), T20, rows K1 and K2.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from weakref import WeakValueDictionary
 
 from amba_runtime import limits
 from amba_runtime.clock import Clock
+from amba_runtime.message_room import Account, MessageRoom
 from amba_runtime.outcome import Breach
 
 CONCURRENCY_LIMIT = "concurrency_limit"
 OVERLOADED = "overloaded"
+SOCKETS = "WebSockets open"
 
 
 class Busy(Exception):
@@ -32,9 +37,16 @@ class Busy(Exception):
         breach: the function's limit, where that is what is full.
     """
 
-    def __init__(self, code: str, retry_after_s: int, breach: Breach | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        retry_after_s: int,
+        breach: Breach | None = None,
+        *,
+        kind: str = "requests under way",
+    ) -> None:
         whose = "the function has" if code == CONCURRENCY_LIMIT else "the server has"
-        super().__init__(f"{whose} too many requests under way; try again shortly")
+        super().__init__(f"{whose} too many {kind}; try again shortly")
         self.code = code
         self.status = 429 if code == CONCURRENCY_LIMIT else 503
         self.retry_after_s = retry_after_s
@@ -49,7 +61,11 @@ class Turnstile:
 
     Args:
         most: invocations at once.
-        of_project: invocations of one project at once; None is `most`.
+        of_project: invocations of one project at once; None is `most`, for a server of one
+            project, which then need not leave places to others.
+        seats: WebSockets at once; None is `most`.
+        of_project_seats: WebSockets of one project at once; None is `seats`.
+        messages: where the messages of all its WebSockets lie.
         waiting: requests that wait, of all projects.
         of_project_waiting: the same, of one project.
         wait_s: a request waits so long.
@@ -61,6 +77,9 @@ class Turnstile:
         *,
         most: int = limits.NODE_CONCURRENCY.value,
         of_project: int | None = None,
+        seats: int | None = None,
+        of_project_seats: int | None = None,
+        messages: MessageRoom | None = None,
         waiting: int = limits.NODE_WAITING.value,
         of_project_waiting: int = limits.PROJECT_WAITING.value,
         wait_s: float = limits.TURN_WAIT_S.value,
@@ -68,10 +87,16 @@ class Turnstile:
         self.clock = clock
         self.most = most
         self.of_project = most if of_project is None else of_project
+        # how many times what is free a project may hold: at `most` times, it may hold all
+        self.fairness = most if of_project is None else 1
+        self.seats = most if seats is None else seats
+        self.of_project_seats = self.seats if of_project_seats is None else of_project_seats
+        self.messages = messages or MessageRoom()
         self.waiting_most = waiting
         self.of_project_waiting = of_project_waiting
         self.wait_s = wait_s
         self.inside = 0
+        self.seated = 0
         self._projects: WeakValueDictionary[str, _Share] = WeakValueDictionary()
         # everybody who waits, oldest first; changed by `Gate.enter`, `_admit`, `_expire`
         self.turns: OrderedDict[_Turn, Gate] = OrderedDict()
@@ -88,7 +113,7 @@ class Turnstile:
         """
         share = self._projects.get(project_id)
         if share is None:
-            share = self._projects[project_id] = _Share()
+            share = self._projects[project_id] = _Share(self.messages)
         return Gate(self, share, most)
 
     def close(self) -> None:
@@ -111,13 +136,21 @@ class Turnstile:
     def settle(self, gate: Gate) -> None:
         """A place became free, or somebody began to wait: whose turn is it?"""
         self.reckon(gate)
-        while self._ready and self.inside < self.most:
-            share = next(iter(self._ready))
+        while (share := self._next()) is not None:
             gate = next(iter(share.ready))
             share.ready.move_to_end(gate)
             self._ready.move_to_end(share)
             gate.admit()
             self.reckon(gate)
+
+    def _next(self) -> _Share | None:
+        """The project whose turn it is, of those that hold no more than their fair share."""
+        fair = self.fairness * (self.most - self.inside)
+        if fair > 0:
+            for share in self._ready:
+                if share.inside < fair:
+                    return share
+        return None
 
     def reckon(self, gate: Gate) -> None:
         """Put it and its project where they belong: among those who could take one more, or not."""
@@ -149,10 +182,12 @@ class Turnstile:
 class _Share:
     """What the functions of one project hold together."""
 
-    __slots__ = ("__weakref__", "inside", "ready", "waiting")
+    __slots__ = ("__weakref__", "inside", "messages", "ready", "seated", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, messages: MessageRoom) -> None:
         self.inside = 0
+        self.seated = 0
+        self.messages = messages.share()
         self.waiting = 0
         self.ready: OrderedDict[Gate, None] = OrderedDict()
 
@@ -172,7 +207,7 @@ class Gate:
     """The way into one version. Whoever entered, by either way, calls `leave` once.
 
     `queue` is changed by `enter`, `admit`, `expire` and `forget`. While somebody waits, one of
-    the three bounds is reached, so `try_enter` jumps no queue.
+    the four bounds is reached, so `try_enter` jumps no queue.
     """
 
     __slots__ = ("_node", "_pace_s", "_paced_at_s", "inside", "most", "queue", "share")
@@ -199,14 +234,18 @@ class Gate:
         return (
             self.inside < self.most
             and self.share.inside < node.of_project
-            and node.inside < node.most
+            and self.share.inside < node.fairness * (node.most - node.inside)
         )
 
     def try_enter(self) -> bool:
         """Take a place if there is one now."""
         node = self._node
         share = self.share
-        if self.inside >= self.most or share.inside >= node.of_project or node.inside >= node.most:
+        if (
+            self.inside >= self.most
+            or share.inside >= node.of_project
+            or share.inside >= node.fairness * (node.most - node.inside)
+        ):
             return False
         self.inside += 1
         share.inside += 1
@@ -237,7 +276,7 @@ class Gate:
             or len(node.turns) >= node.waiting_most
             or self._expected_s() >= node.wait_s
         ):
-            raise self._busy()
+            raise self.busy()
         now_s = node.clock.monotonic_s()
         turn: _Turn = asyncio.get_running_loop().create_future()
         self.queue[turn] = _Place(len(self.queue), now_s, now_s + node.wait_s)
@@ -254,6 +293,29 @@ class Gate:
                 self.forget(turn)
             raise
 
+    def sit(self) -> None:
+        """Take a seat for a WebSocket; then `rise`, once.
+
+        Raises:
+            Busy: none is left. Sockets last, so nobody waits for one.
+        """
+        node, share = self._node, self.share
+        if node.closed or node.seated >= node.seats:
+            raise Busy(OVERLOADED, 1, kind=SOCKETS)
+        if share.seated >= node.of_project_seats:
+            raise Busy(CONCURRENCY_LIMIT, 1, kind=SOCKETS)
+        share.seated += 1
+        node.seated += 1
+
+    def rise(self) -> None:
+        """Give a seat back."""
+        self.share.seated -= 1
+        self._node.seated -= 1
+
+    def account(self) -> Account:
+        """Where the messages of one of its WebSockets are counted."""
+        return self.share.messages.account()
+
     # for the turnstile
 
     def admit(self) -> None:
@@ -269,7 +331,7 @@ class Gate:
     def expire(self, turn: _Turn) -> None:
         """Refuse one whose time is up."""
         self._learn(self.queue[turn])
-        busy = self._busy()
+        busy = self.busy()
         self.forget(turn)
         turn.set_exception(busy)
 
@@ -291,11 +353,13 @@ class Gate:
             return 0.0
         return self._pace_s * (len(self.queue) + 1)
 
-    def _busy(self) -> Busy:
+    def busy(self) -> Busy:
+        """What one is told who finds no place now."""
         node = self._node
         soon = math.ceil(min(self._expected_s(), limits.RETRY_AFTER_MAX_S.value))
         if self.inside >= self.most:
             breach = Breach("concurrency", self.inside + len(self.queue), self.most)
             return Busy(CONCURRENCY_LIMIT, max(1, soon), breach)
-        full = self.share.inside >= node.of_project
+        # over its share while places are free: its own doing, as much as at its own bound
+        full = self.share.inside >= node.of_project or node.inside < node.most
         return Busy(CONCURRENCY_LIMIT if full else OVERLOADED, max(1, soon))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from amba_runtime import limits
+from amba_runtime.clock import Clock, SystemClock
 from amba_runtime.outcome import Ended
 from amba_runtime.trace import Hop
+from amba_runtime.turnstile import Gate
 
 
 class Underway(Protocol):
@@ -39,6 +42,12 @@ class Underway(Protocol):
         ...
 
 
+GUESS = "~"
+"""Stands before a request id that the guest's realm does not know for sure: the newest one's."""
+EVENT = "!"
+"""Begins what stands for a request id where there is none: for a schedule, for a batch."""
+
+
 class Hops:
     """Which hop a request of a guest continues. Costs nothing until a guest calls a function.
 
@@ -46,41 +55,108 @@ class Hops:
         underway: invocations in flight, by request id, oldest first.
     """
 
-    def __init__(self, underway: Mapping[str, Underway]) -> None:
+    def __init__(self, underway: Mapping[str, Underway], clock: Clock | None = None) -> None:
         self._underway = underway
-        self._ended: OrderedDict[str, Hop] = OrderedDict()
+        self._clock: Clock = clock or SystemClock()
+        self._ended: OrderedDict[str, Hop] = OrderedDict()  # used last comes last
+        self._deepest: Hop | None = None
+        self._deepest_s = 0.0
 
     def ended(self, request_id: str, hop: Hop) -> None:
         """An invocation whose place matters has ended; its guest may still send requests."""
         self._ended[request_id] = hop
         if len(self._ended) > limits.TRACES_KEPT.value:
             self._ended.popitem(last=False)
+        self._remember(hop)
 
     def of(self, request_id: str | None) -> Hop:
         """The hop of the invocation that sent a request.
 
         Args:
-            request_id: as the guest's realm told it; None or unknown is the deepest in flight,
-                so that nobody gets out of a trace by losing its name.
+            request_id: as the guest's realm told it, after GUESS where it is one. None, and a
+                guess that has ended, is the deepest in flight or of late (`limits.HOP_KEPT_S`):
+                nobody gets out of a trace by losing its name, and who calls itself after its
+                answer comes to an end. A name that is sure has a trace of its own, however late
+                it asks: one that always calls itself once from `waitUntil` is no loop.
         """
-        if request_id is not None:
-            call = self._underway.get(request_id)
+        name, sure = request_id, True
+        if name is not None and name.startswith(GUESS):
+            name, sure = name.removeprefix(GUESS), False
+        if name is not None:
+            call = self._underway.get(name)
             if call is not None:
                 return _hop(call)
-            hop = self._ended.get(request_id)
-            if hop is not None:
+            if sure:
+                hop = self._ended.get(name)
+                if hop is None:  # one that ended before anybody asked
+                    hop = Hop()
+                    self.ended(name, hop)
+                # who still asks is not forgotten for those who do not
+                self._ended.move_to_end(name)
                 return hop
+        return self._unnamed()
+
+    def _unnamed(self) -> Hop:
+        """Of a request that nobody can be named for."""
+        kept_s = limits.HOP_KEPT_S.value
+        if self._clock.monotonic_s() - self._deepest_s > kept_s:
+            self._deepest = None
         calls = self._underway.values()
-        deepest = max(calls, key=lambda c: c.hop.depth if c.hop is not None else 0, default=None)
-        if deepest is not None:
-            return _hop(deepest)
-        hop = Hop()
-        if request_id is not None:
-            self.ended(request_id, hop)  # one that ended before anybody asked
+        call = max(calls, key=lambda c: c.hop.depth if c.hop is not None else 0, default=None)
+        hop = self._deepest
+        if call is not None and (hop is None or _hop(call).depth >= hop.depth):
+            hop = _hop(call)
+        hop = hop or Hop()
+        self._remember(hop)
         return hop
+
+    def _remember(self, hop: Hop) -> None:
+        """The deepest of late: what comes without a name continues it."""
+        now_s = self._clock.monotonic_s()
+        kept = self._deepest
+        fresh = now_s - self._deepest_s <= limits.HOP_KEPT_S.value
+        if kept is None or not fresh or hop.depth >= kept.depth:
+            self._deepest, self._deepest_s = hop, now_s
 
 
 def _hop(call: Underway) -> Hop:
     if call.hop is None:
         call.hop = Hop()
     return call.hop
+
+
+class Queued:
+    """The hops of those that wait for a turn in one version; changed by `with_`.
+
+    Args:
+        underway: invocations in flight, which hold the places.
+    """
+
+    def __init__(self, underway: Mapping[str, Underway]) -> None:
+        self._underway = underway
+        self._hops: list[Hop] = []
+
+    @contextmanager
+    def with_(self, hop: Hop | None) -> Generator[None]:
+        """One more waits, meanwhile."""
+        if hop is None:  # from outside: nobody's place waits for it
+            yield
+            return
+        self._hops.append(hop)
+        try:
+            yield
+        finally:
+            self._hops = [other for other in self._hops if other is not hop]
+
+    def in_vain(self, gate: Gate) -> bool:
+        """Whether it is full, and no place can become free before one of those that wait gives up.
+
+        So it is where whoever holds a place waits for one of them: a function that calls
+        itself, at full concurrency.
+        """
+        # one that was let in a moment ago may not be under way yet, and waits for nobody
+        if gate.inside < gate.most or len(self._underway) < gate.inside:
+            return False
+        held_up = {id(caller) for hop in self._hops for caller in hop.callers()}
+        calls = self._underway.values()
+        return all(call.hop is not None and id(call.hop) in held_up for call in calls)

@@ -21,12 +21,13 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Self
 
 import psutil
 from tests.drills.figures import quantile
 from tests.run.noding import NodeProcess, upload
+from tests.waiting import comes, pause
 
 GUESTS = Path(__file__).parents[1] / "guests" / "hostile"
 FLOOR_MS = 10.0
@@ -270,13 +271,16 @@ class Stand:
             AssertionError: it took longer than `RECOVERS_S`.
         """
         began = monotonic()
-        answer = None
-        while monotonic() - began < RECOVERS_S:
+        answer: Answer | None = None
+
+        def served() -> bool:
+            nonlocal answer
             with contextlib.suppress(OSError, http.client.HTTPException):
                 answer = self.ask(name, timeout_s=RECOVERS_S)
-                if answer.status == 200:
-                    break
-            sleep(0.01)
+                return answer.status == 200
+            return False
+
+        comes(served, within_s=RECOVERS_S)
         took_s = monotonic() - began
         assert answer is not None, f"{name} does not answer within {RECOVERS_S} s"
         assert answer.status == 200, f"{name} answers {answer.told} {took_s:.2f} s after"
@@ -309,7 +313,7 @@ class Stand:
         felt: Felt | None = None
         for _ in range(ROUNDS):
             quiet_from = monotonic()
-            sleep(QUIET_S)
+            pause(QUIET_S, "the measure of a quiet node")
             quiet = self.probe.between(quiet_from, monotonic())
             during: list[Sample] = []
             n = 0
@@ -386,15 +390,18 @@ class Stand:
 
     def zombies(self) -> int:
         """Processes below the node that ended and are not collected within a second."""
-        until = monotonic() + 1
-        while True:
+        dead = 0
+
+        def none() -> bool:
+            nonlocal dead
             dead = 0
             for process in self.node.descendants():
                 with contextlib.suppress(psutil.Error):
                     dead += process.status() == psutil.STATUS_ZOMBIE
-            if not dead or monotonic() > until:
-                return dead
-            sleep(0.02)
+            return not dead
+
+        comes(none, within_s=1)
+        return dead
 
     @contextlib.contextmanager
     def weighed(self) -> Generator[Weight]:

@@ -13,7 +13,7 @@ import os
 import select
 import socket
 import sys
-from time import monotonic, sleep
+from time import monotonic
 
 EVERY_S = 0.005
 TOLD_EVERY = 20
@@ -28,11 +28,8 @@ def main(port: int, target: str) -> None:
     lines: list[str] = []
     connection: socket.socket | None = None
     due = monotonic()
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not select.select([sys.stdin], [], [], max(0.0, due + EVERY_S - monotonic()))[0]:
         due += EVERY_S
-        wait = due - monotonic()
-        if wait > 0:
-            sleep(wait)
         try:
             if connection is None:
                 connection = socket.create_connection(("127.0.0.1", port), ANSWER_S)

@@ -17,6 +17,7 @@ from tests.battery import reference, vectors
 from tests.battery.conftest import Counts
 from tests.battery.mirror import Answer, Mirror, Verdicts, answers, running
 from tests.drills import slow
+from tests.waiting import pause
 
 from amba_runtime import limits
 
@@ -318,7 +319,7 @@ def test_a9_truncated_uploads(
                 assert b" 200 " not in got, n
             else:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    time.sleep(1)  # a `request` event may follow by 100 ms
+    pause(1, "a `request` event may follow by 100 ms")
     events = [e for e in mirror.server.events if "/cut-" in e.get("path", "")]
     fates = [str(log) for e in events for log in e.get("logs", ()) if "body " in str(log)]
     with capsys.disabled():

@@ -28,6 +28,7 @@ from tests.battery.conftest import Counts
 from tests.battery.mirror import NINE, Mirror, Verdicts, answers, match, running
 from tests.battery.reference import read
 from tests.run.noding import NodeProcess
+from tests.waiting import pause
 
 from amba_router.headers import strip
 from amba_router.signing import Keyring, Stamp, canonical_string, check_id
@@ -673,7 +674,7 @@ def test_b14_routing_under_churn(
                 return
             seen.append((name, answer.status, answer.body))
             if answer.status == 404:
-                time.sleep(0.005)
+                pause(0.005, "it is not deployed yet")
 
     with NodeProcess(tmp_path / "state", data_home=tmp_path / "data") as node:
         askers = [

@@ -312,9 +312,10 @@ def begin(folder: Path, data_home: Path) -> tuple[subprocess.Popen[bytes], list[
         stderr=subprocess.PIPE,
         env=environment_of(data_home),
     )
-    assert process.stdout is not None
+    stdout = process.stdout
+    assert stdout is not None
     first: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=lambda: first.put(process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]
+    threading.Thread(target=lambda: first.put(stdout.readline()), daemon=True).start()
     try:
         line = first.get(timeout=20)
     except queue.Empty:

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -37,6 +37,7 @@ from tests.battery.hostile import (
     at_once,
     source,
 )
+from tests.waiting import pause
 
 from amba_runtime import limits
 from amba_runtime.clock import SystemClock
@@ -423,7 +424,7 @@ def test_e15_a_gzip_bomb_that_is_passed_on(stand: Stand, bomb: bytes) -> None:
                 with suppress(ConnectionResetError):
                     while whole and monotonic() < until:
                         whole = connection.recv(4096) != b""
-                        sleep(0.01)
+                        pause(0.01, "a slow reader")
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                 sender.join(20)
@@ -487,6 +488,27 @@ def test_e17_ten_thousand_fetches(stand: Stand, canary: Canary) -> None:
     print(f"{canary.most} at once, {canary.asked - asked} in all; fds {fds} -> {max(seen)}")
     assert canary.most <= 6
     assert max(seen) <= fds + 2 * 6 + 8  # each stands twice: to the engine, and to the canary
+
+
+def test_e17_fetches_from_outside_of_any_invocation(stand: Stand, canary: Canary) -> None:
+    """E17: whoever loses its context on purpose is counted in our process: six at once all the
+    same, and what its invocations may make in all."""
+    name = stand.deploy("evader", cpu_ms=10_000, first_byte_ms=20_000, total_ms=30_000)
+    canary.pause_s, canary.most = 0.002, 0
+    fds, asked = stand.fds(), canary.asked
+    seen: list[int] = []
+
+    def attack() -> None:
+        answer = stand.ask(name, f"/storm?to={canary.url}/storm&n=3000", timeout_s=30)
+        assert answer.status == 200, answer
+        assert answer.json()["ok"] <= 1_000, answer.json()
+        seen.append(stand.fds())
+
+    stand.attacked(name, attack, times=1)
+    print(f"{canary.most} at once, {canary.asked - asked} in all; fds {fds} -> {max(seen)}")
+    assert canary.most <= 6
+    assert canary.asked - asked <= 3 * 1_000  # ROUNDS of the stand at most
+    assert max(seen) <= fds + limits.WIRE_CONNECTIONS.value + 2 * 6 + 8
 
 
 def test_e18_ten_thousand_websockets(stand: Stand, canary: Canary) -> None:
@@ -607,7 +629,7 @@ def test_e22_a_stream_as_fast_as_it_goes(stand: Stand) -> None:
 
         def attack() -> None:
             held = [stand.open(name, "/fast", buffer_bytes=4096) for _ in range(streams)]
-            sleep(1.5)
+            pause(1.5, "none of them reads")
             for connection in held:
                 connection.close()
 
@@ -733,7 +755,7 @@ def logged(stand: Stand, name: str, rest: str) -> tuple[Answer, list[Any]]:
     mark = stand.node.mark()
     answer = stand.ask(name, rest)
     stand.node.event("request", since=mark, function=name)
-    sleep(0.3)
+    pause(0.3, "late lines follow by 100 ms")
     lines: list[Any] = []
     for event in stand.node.events[mark:]:
         if event.get("function") == name:
@@ -894,6 +916,26 @@ def test_e29_two_functions_that_call_each_other(stand: Stand, times: int) -> Non
     stand.attacked(a, attack, times=times)
 
 
+def test_e29_a_loop_after_the_answer_from_outside_of_any_invocation(stand: Stand) -> None:
+    """E29: a function that calls itself when it has answered and lost its context: 508 at last,
+    and nothing runs on."""
+    name = stand.deploy("evader", cpu_ms=5_000, total_ms=30_000)
+
+    def calls() -> list[int]:
+        return [
+            e["status"]
+            for e in stand.node.events[mark:]
+            if e["event"] == "request" and e["function"] == name and e["path"].startswith("/loop")
+        ]
+
+    mark = stand.node.mark()
+    assert stand.ask(name, f"/loop?to={stand.url(name)}/loop").status == 200
+    statuses: list[int] = stand.node.wait(lambda: calls() if 508 in calls() else None)
+    assert len(statuses) <= 17, statuses
+    assert stand.ask(name).status == 200
+    assert len(calls()) == len(statuses)
+
+
 def test_e29_a_fan_out_of_fifty_by_fifty(stand: Stand) -> None:
     """E29: calls of one trace share one budget of 1,000; then 508, or the engine's own end."""
     name = stand.deploy(
@@ -968,7 +1010,7 @@ def test_e31_an_engine_that_stands_still(stand: Stand) -> None:
         answers: list[Answer] = []
         waiting = threading.Thread(target=lambda: answers.append(stand.ask(name, "/timer")))
         waiting.start()
-        sleep(0.2)
+        pause(0.2, "the request reached the guest")
         began = monotonic()
         engine.send_signal(signal.SIGSTOP)
         waiting.join(20)
@@ -991,7 +1033,7 @@ def test_e32_an_engine_that_ends_at_every_start(stand: Stand) -> None:
     stand.recovers(name)
     quiet_s = 6.0
     cpu_s = stand.cpu_s()
-    sleep(quiet_s)
+    pause(quiet_s, "the measure of a quiet node")
     quiet = (stand.cpu_s() - cpu_s) / quiet_s
     stand.node.admin("POST", "/secrets", {**secret, "value": "yes"})
     since, began, cpu_s = monotonic(), monotonic(), stand.cpu_s()
@@ -1002,7 +1044,7 @@ def test_e32_an_engine_that_ends_at_every_start(stand: Stand) -> None:
         if monotonic() - since > 0.25:
             since = monotonic()
             told.append(stand.ask(name, timeout_s=5))
-        sleep(0.01)
+        pause(0.01, "asked four times a second")
     during = (stand.cpu_s() - cpu_s) / (monotonic() - began)
     starts = sum("of a start" in line for line in stand.node.talk)
     print(f"{starts} starts; node's CPU {quiet:.1%} quiet, {during:.1%} during")

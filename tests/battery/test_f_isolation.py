@@ -14,16 +14,15 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 import pytest
 from tests.contract.hosted import Shop, make_shop
-from tests.drills.nodes import NodeProcess
+from tests.drills.nodes import NodeProcess, whole_life
 from tests.run.serving import Dev, environment_of, run_cli
 
 from amba_run import attack
@@ -321,23 +320,11 @@ export default { async fetch(request, env, ctx) {
 """
 
 
-@contextmanager
-def _node(place: Path) -> Generator[NodeProcess]:
-    node = NodeProcess(place / "state")
-    node.start()
-    try:
-        yield node
-    finally:
-        code = node.stop()
-    assert code == 0
-    assert "Traceback" not in node.state.with_suffix(".log").read_text()
-
-
 def test_no_tenant_reads_another(tmp_path: Path, counts: Counts) -> None:
     """F5: 20 tenants, each against each: env, storage, cache, globals, modules, logs, API."""
     rounds = counts(pr=1, nightly=10)
     pairs = leaks = 0
-    with _node(tmp_path) as node:
+    with whole_life(tmp_path / "state") as node:
         shops = [make_shop(node, f"Tenant {n}") for n in range(TENANTS)]
         words = {shop.id: f"{KEPT}-{n}-kept" for n, shop in enumerate(shops)}
         secrets = {shop.id: f"secret-of-{n}-kept" for n, shop in enumerate(shops)}
@@ -451,7 +438,7 @@ def test_old_code_never_answers_for_new(tmp_path: Path, counts: Counts, rng: ran
             if told.status == 200 and int(told.body) < least:
                 stale.append(f"{told.body!r} after {least}")
 
-    with _node(tmp_path) as node:
+    with whole_life(tmp_path / "state") as node:
         shop = make_shop(node, "Acme")
         assert shop.upload("f", _version(0)).status == 201
         caller = threading.Thread(target=load, args=(shop,))

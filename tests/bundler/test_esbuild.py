@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from amba_bundler import esbuild as module
-from amba_bundler.esbuild import Esbuild, Overwhelmed, Request, find_program
+from amba_bundler.conversation import Request
+from amba_bundler.esbuild import Esbuild, Overwhelmed, find_program
 from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 

@@ -176,7 +176,7 @@ def test_a_strange_warning_is_passed_over(warning: str) -> None:
     """Only what has the parser's shape is read."""
     import json
 
-    from amba_bundler.esbuild import Reply
+    from amba_bundler.conversation import Reply
     from amba_bundler.scan import read_reply
 
     reply = Reply([], [json.loads(warning)], {}, b"", ())

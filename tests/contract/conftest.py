@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.contract.hosted import Shop, make_shop
-from tests.drills.nodes import NodeProcess
+from tests.drills.nodes import NodeProcess, whole_life
 from tests.run.serving import Dev
 
 TESTS = Path(__file__).parents[1]
@@ -53,14 +53,8 @@ def vectors() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def contract_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """`amba-run node` on a fresh state directory; ended well after all tests."""
-    node = NodeProcess(tmp_path_factory.mktemp("node") / "state")
-    node.start()
-    try:
+    with whole_life(tmp_path_factory.mktemp("node") / "state") as node:
         yield node
-    finally:
-        code = node.stop()
-    assert code == 0
-    assert "Traceback" not in node.state.with_suffix(".log").read_text()
 
 
 @pytest.fixture

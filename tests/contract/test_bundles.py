@@ -23,7 +23,7 @@ from tests.drills.nodes import NodeProcess
 from amba_bundler.build import BuildOptions, Minify, build
 from amba_bundler.esbuild import Esbuild
 from amba_bundler.scan import EsbuildScan
-from amba_run.check import Judge
+from amba_run.judge import Judge
 from amba_runtime import limits
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.limits import FunctionLimits

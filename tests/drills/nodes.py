@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -149,6 +150,19 @@ class NodeProcess:
             self._events.join(5)
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextlib.contextmanager
+def whole_life(state: Path) -> Generator[NodeProcess]:
+    """A node on a fresh state directory: it ends well, and its log holds no traceback."""
+    node = NodeProcess(state)
+    node.start()
+    try:
+        yield node
+    finally:
+        code = node.stop()
+    assert code == 0
+    assert "Traceback" not in node.state.with_suffix(".log").read_text()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import pytest
 
 from amba_router.journal import Invocation, LimitEvent
 from amba_router.routes import Project
-from amba_run.node import Node, Tenant
+from amba_run.node import Node
+from amba_run.tenant import Tenant
 from amba_runtime.clock import SystemClock
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate

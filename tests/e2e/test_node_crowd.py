@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.run.noding import NodeProcess
+from tests.waiting import comes
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +28,7 @@ def source(n: int) -> str:
 
 def few(node: NodeProcess) -> bool:
     """Idle ones over the bound are ended in the background: that soon no more are left."""
-    until = time.monotonic() + 10
-    while len(node.engines()) > LIVE:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
+    return comes(lambda: len(node.engines()) <= LIVE, within_s=10)
 
 
 @pytest.fixture(scope="module")

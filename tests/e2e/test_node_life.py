@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +240,29 @@ def test_strict_takes_a_jail_or_nothing(state: Path, data_home: Path, tmp_path: 
         assert node.said("the sandbox is weak here (tier 1")
         node.deploy("hello", HELLO)
         assert node.call("hello").text == "hello"
+
+
+NO_GROUPS = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$@"')
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="mounts take root")
+def test_memory_that_no_kernel_caps_is_said_at_the_start(state: Path, data_home: Path) -> None:
+    """The watchdog holds then, and it is said (reliability.md 1.4, T4; 4.3, note 1)."""
+    can = subprocess.run([*NO_GROUPS, "sh", "true"], capture_output=True, timeout=10, check=False)
+    if can.returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    with NodeProcess(state, data_home=data_home, prefix=(*NO_GROUPS, "sh")) as node:
+        line = node.said("the kernel caps no function's memory here (")
+        assert "amba-run doctor" in line
+        node.deploy("hello", HELLO)
+        assert node.call("hello").text == "hello"
+    # with walls switched off, none is missed
+    options = ("--sandbox", "off")
+    with NodeProcess(
+        state, *options, data_home=data_home, prefix=(*NO_GROUPS, "sh"), pat=node.pat, project="p"
+    ) as node:
+        assert node.get("/readyz").status == 200
+        assert not any("caps no function" in line for line in node.talk)
 
 
 def test_a_state_that_cannot_be_written_is_told(tmp_path: Path, data_home: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.run.serving import Dev, folder_of, function
+from tests.waiting import comes
 
 pytestmark = pytest.mark.slow
 
@@ -38,16 +39,18 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
 
 def left(processes: Sequence[psutil.Process], *, within_s: float) -> list[str]:
     """Command lines of those that still run after so many seconds; a zombie does not run."""
-    deadline = time.monotonic() + within_s
-    while True:
-        running: list[str] = []
+    running: list[str] = []
+
+    def none() -> bool:
+        running.clear()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process.status() != psutil.STATUS_ZOMBIE:
                     running.append(" ".join(process.cmdline()))
-        if not running or time.monotonic() > deadline:
-            return running
-        time.sleep(0.01)
+        return not running
+
+    comes(none, within_s=within_s)
+    return running
 
 
 def family(dev: Dev) -> list[psutil.Process]:

@@ -8,13 +8,14 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import pytest
 from tests.run.serving import Dev, function
+from tests.waiting import pause, until
 
 T = TypeVar("T")
 
@@ -112,9 +113,9 @@ def test_half_a_save_is_no_failure(dev: Dev, folder: Path) -> None:
     since = dev.mark()
     for count in range(1, 9):
         with path.open("w") as half:
-            time.sleep(0.02)  # long enough for a build of the empty file
+            pause(0.02, "long enough for a build of the empty file")
             half.write(function(f"'{count}'"))
-    poll(lambda: dev.ask("hurried") == "8")
+    until(lambda: dev.ask("hurried") == "8")
     assert [e for e in dev.events[since:] if e["event"] == "build_failed"] == []
 
 
@@ -187,7 +188,7 @@ def test_the_replaced_folder_itself_is_seen(tmp_path: Path, way: str) -> None:
         (place / "here.js").write_text(function("'v3'"))
         own.event("reload", since=since, name="here")
         assert own.ask("here") == "v3"
-        poll(lambda: own.get("/fn/local/first").status == 404)
+        until(lambda: own.get("/fn/local/first").status == 404)
     assert own.talk == []
 
 
@@ -206,7 +207,7 @@ def test_a_removed_file_is_a_404(dev: Dev, folder: Path) -> None:
     save(dev, folder / "leaving.js", function("'v2'"))
     since = dev.mark()
     (folder / "leaving.js").unlink()
-    poll(lambda: dev.get("/fn/local/leaving").status == 404)
+    until(lambda: dev.get("/fn/local/leaving").status == 404)
     (folder / "leaving.js").write_text(function("'v3'"))
     assert dev.event("reload", since=since, name="leaving")["version"] == 3
     assert dev.ask("leaving") == "v3"
@@ -353,7 +354,7 @@ def test_a_storm_of_reloads_fails_no_request(dev: Dev, folder: Path) -> None:
     path = folder / "storm.js"
     save(dev, path, function("'v0'"))
     assert dev.ask("storm") == "v0"
-    processes, descriptors = poll(lambda: rest(dev))
+    processes, descriptors = until(lambda: rest(dev))
     over = threading.Event()
     failures: list[str] = []
     answered: list[int] = []
@@ -390,14 +391,14 @@ def test_a_storm_of_reloads_fails_no_request(dev: Dev, folder: Path) -> None:
     # one more, so that the connections to the engine that the load made are gone as well
     save(dev, path, function("'calm'"))
     assert dev.ask("storm") == "calm"
-    poll(lambda: (now := rest(dev)) and now[0] == processes and now[1] <= descriptors)
+    until(lambda: (now := rest(dev)) and now[0] == processes and now[1] <= descriptors)
 
 
 def test_versions_that_were_replaced_leave_no_process(dev: Dev, folder: Path) -> None:
     """One engine process per function that serves, however often it was saved."""
     for number in range(4):
         save(dev, folder / "replaced.js", function(f"'{number}'"))
-    poll(lambda: len(dev.engines()) == len(served(folder)))
+    until(lambda: len(dev.engines()) == len(served(folder)))
 
 
 def served(folder: Path) -> list[Path]:
@@ -416,14 +417,3 @@ def rest(dev: Dev) -> tuple[int, int] | None:
     if len(children) != len(engines) + 2:  # the spawner and esbuild
         return None
     return len(children), len(os.listdir(f"/proc/{dev.process.pid}/fd"))
-
-
-def poll(true: Callable[[], T | None], *, within_s: float = 8) -> T:
-    """The first true value of a function; looked at every few milliseconds."""
-    deadline = time.monotonic() + within_s
-    while True:
-        value = true()
-        if value:
-            return value
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.e2e.raw_http import BrokenTransfer, RawClient
 from tests.e2e.streams_server import Streams
+from tests.waiting import pause
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -411,7 +412,7 @@ def test_a_slow_reader_holds_the_guest_back(dev: Streams) -> None:
         pieces = client.pieces(client.head()[1])
         for _ in range(5):
             next(pieces)
-            time.sleep(0.05)
+            pause(0.05, "a slow reader")
     left = dev.line("m=slow-reader", "download cancelled")[1]
     assert left > 240 * MIB
     assert dev.memory_bytes() - before < 8 * MIB
@@ -442,7 +443,7 @@ def test_a_slow_guest_holds_the_caller_back(dev: Streams) -> None:
             try:
                 taken += client.socket.send(b"x" * min(MIB, size - taken))
             except BlockingIOError:
-                time.sleep(0.005)
+                pause(0.005, "the kernel takes no more")
         assert taken < 32 * MIB  # the kernel's buffers on the way, and little of ours
         client.socket.settimeout(10)
         client.send(b"x" * (size - taken))
@@ -456,7 +457,7 @@ def test_a_slow_caller_is_not_too_late(dev: Streams) -> None:
         client.begin("POST", "/fn/local/impatient/count", "transfer-encoding: chunked")
         for _ in range(6):
             client.chunk(b"piece")
-            time.sleep(0.1)
+            pause(0.1, "a slow caller")
         client.chunk(b"")
         assert json.loads(client.answer().body)["bytes"] == 30
 
@@ -472,7 +473,7 @@ def test_a_body_cut_short_rejects(dev: Streams, framing: str, end: str) -> None:
     with RawClient(dev.port) as client:
         client.begin("POST", f"/fn/local/body-fate/?{mark}", framing)
         client.chunk(b"a" * 100) if "chunked" in framing else client.send(b"a" * 100)
-        time.sleep(0.03)  # the guest is reading when the end comes
+        pause(0.03, "the guest is reading when the end comes")
         if end == "RST":
             client.vanish()
     assert dev.line(mark, "body ")[0] == "body rejected with"
@@ -485,7 +486,7 @@ def test_a_bad_chunk_rejects(dev: Streams) -> None:
     with RawClient(dev.port) as client:
         client.begin("POST", "/fn/local/body-fate/?m=bad-chunk", "transfer-encoding: chunked")
         client.chunk(b"a" * 100)
-        time.sleep(0.03)
+        pause(0.03, "the guest is reading when it comes")
         client.send(b"zz\r\n")
         assert client.answer().status == 400
         assert client.ended()

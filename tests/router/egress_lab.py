@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from amba_runtime.egress_rules import EgressRules
 from amba_runtime.wire import Headers
 
 MARK = b"amba-run-0123456789abcdef"
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
 ALL_NAMES = ("api.example.com", "other.example.com", "echo.example.com")
 
 
@@ -61,6 +64,35 @@ def plain(body: bytes = b"ok", *lines: bytes, status: bytes = b"200 OK") -> byte
     return b"\r\n".join(head) + body
 
 
+@contextlib.asynccontextmanager
+async def listening(talk: Talk, *, tls: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
+    """A server on loopback; yields its port. `talk` is given each connection."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                await talk(reader, writer)
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+        for _ in range(5):
+            await asyncio.sleep(0)  # connections that were closed get to their ends
+
+
 class Server:
     """A server on loopback: one answer for each request, and a list of what it was asked."""
 
@@ -73,36 +105,17 @@ class Server:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncGenerator[Server]:
         """Listen while inside."""
-        tasks: set[asyncio.Task[Any]] = set()
 
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            tasks.add(task)
             self.accepted += 1
-            try:
-                with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                    while True:
-                        asked = await _request(reader)
-                        self.asked.append(asked)
-                        writer.write(self._answering(asked))
-                        await writer.drain()
-            finally:
-                writer.close()
-                tasks.discard(task)
+            while True:
+                asked = await _request(reader)
+                self.asked.append(asked)
+                writer.write(self._answering(asked))
+                await writer.drain()
 
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(talk) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await server.wait_closed()
-            for _ in range(5):
-                await asyncio.sleep(0)  # connections that were closed get to their ends
 
 
 async def _request(reader: asyncio.StreamReader) -> Asked:

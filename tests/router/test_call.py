@@ -31,6 +31,7 @@ from amba_runtime.engine.fake import (
 )
 from amba_runtime.limits import KIB, MIB, FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
+from amba_runtime.message_room import Direction
 from amba_runtime.outcome import Breach, Ended, Outcome, Tell
 from amba_runtime.slot import Slot
 from amba_runtime.supervisor import Watchdog
@@ -544,6 +545,8 @@ def test_a_place_in_a_trace_is_found_by_request_id() -> None:
         answer.incoming.put_nowait({"type": "http.disconnect"})
         await answer.end()
         assert rig.slot.hop_of(request_id) is deep
+        assert rig.slot.hop_of(None) is deep
+        await rig.clock.advance(limits.HOP_KEPT_S.value + 1)
         assert rig.slot.hop_of(None) == Hop()
 
     on_rig(hang, test)
@@ -609,6 +612,10 @@ class _Socket:
     close_code: int | None = None
     close_reason = ""
 
+    def hold_to(self, account: Direction) -> None:
+        """Nothing is held."""
+        self.account = account
+
     async def send(self, message: str | bytes) -> None:
         """Never read."""
 
@@ -648,6 +655,163 @@ def test_a_websocket_may_last_but_not_spin() -> None:
         assert rig.actions() == [("cpu_ms", "cut")]
 
     on_rig(_Talks(), test, cpu_ms=100, total_ms=500)
+
+
+def test_websockets_have_seats_of_their_own() -> None:
+    """One too many is told so at once, plain requests go on, and a seat that is left is free
+    (T20).
+    """
+
+    async def test(rig: Rig) -> None:
+        rig.turnstile.seats = 1
+        first = rig.begin(type="websocket", subprotocols=[])
+        await rig.clock.advance(0.0)
+        second = await rig.begin(
+            type="websocket", subprotocols=[], extensions={"websocket.http.response": {}}
+        ).end()
+        assert second.messages == ["websocket.http.response.start", "websocket.http.response.body"]
+        assert (await rig.begin((b"x-quick", b"")).end()).status == 200
+        assert isinstance(rig.isolate, _TalkingIsolate)
+        rig.isolate.socket_.gone.set()
+        await first.end()
+        assert rig.turnstile.seated == 0
+        assert [status for status, _ in rig.events()] == [503, 200, 101]
+
+    on_rig(_Talks(), test)
+
+
+def test_messages_without_room_are_told_as_a_limit() -> None:
+    """The journal hears of the room that was used up, and nothing is held afterwards (T20)."""
+
+    async def test(rig: Rig) -> None:
+        answer = rig.begin(type="websocket", subprotocols=[])
+        await rig.clock.advance(0.0)
+        assert isinstance(rig.isolate, _TalkingIsolate)
+        account = rig.isolate.socket_.account
+        assert account.hold(MIB)
+        assert rig.turnstile.messages.held
+        assert not account.hold(limits.WEBSOCKET_ROOM.value * 2)
+        rig.isolate.socket_.gone.set()
+        await answer.end()
+        assert rig.actions() == [("websocket_project_bytes", "cut")]
+        assert rig.turnstile.messages.held == 0
+
+    on_rig(_Talks(), test)
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_who_leaves_while_waiting_frees_the_place_in_the_queue(kind: str) -> None:
+    """Not at its turn but at once; it is told as canceled (K1, K2)."""
+
+    async def test(rig: Rig) -> None:
+        rig.turnstile.waiting_most = 9
+        first = rig.begin()
+        await rig.clock.advance(0.0)
+        waiting = rig.begin(**({} if kind == "http" else {"type": kind, "subprotocols": []}))
+        await rig.clock.advance(0.0)
+        assert len(rig.turnstile.turns) == 1
+        waiting.incoming.put_nowait({"type": f"{kind}.disconnect"})
+        await waiting.end()
+        assert rig.turnstile.turns == {}
+        assert waiting.messages == []
+        assert rig.events() == [(0, Outcome.CANCELED)]
+        first.incoming.put_nowait({"type": "http.disconnect"})
+        await first.end()
+
+    on_rig(hang, test, concurrency=1)
+
+
+def test_what_a_waiting_client_sent_reaches_the_guest() -> None:
+    """A body whose first piece was read ahead arrives whole (K2)."""
+
+    async def test(rig: Rig) -> None:
+        rig.turnstile.waiting_most = 9
+        first = rig.begin()
+        await rig.clock.advance(0.0)
+        waiting = rig.begin((b"content-length", b"4"), method="POST")
+        for body, more in ((b"ab", True), (b"cd", False)):
+            message = {"type": "http.request", "body": body, "more_body": more}
+            waiting.incoming.put_nowait(message)
+        await rig.clock.advance(0.0)
+        assert waiting.incoming.qsize() == 1
+        first.incoming.put_nowait({"type": "http.disconnect"})
+        await first.end()
+        assert (await waiting.end()).body == b"abcd"
+
+    async def echo(request: FakeRequest) -> FakeResponse:
+        if request.method == "GET":
+            return await hang(request)
+        return FakeResponse(body=await request.read())
+
+    on_rig(echo, test, concurrency=1)
+
+
+def test_a_turn_that_comes_as_its_task_is_called_off_is_given_back() -> None:
+    """No place is lost on a request whose server cancels it in that moment (T20)."""
+
+    async def test(rig: Rig) -> None:
+        rig.turnstile.waiting_most = 9
+        first = rig.begin()
+        await rig.clock.advance(0.0)
+        for rounds in range(6):
+            waiting = rig.begin()
+            await rig.clock.advance(0.0)
+            first.incoming.put_nowait({"type": "http.disconnect"})
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            assert waiting.task is not None
+            waiting.task.cancel()
+            await asyncio.gather(waiting.task, return_exceptions=True)
+            await first.end()
+            assert rig.turnstile.inside == rig.slot.inflight == 0
+            first = rig.begin()
+            await rig.clock.advance(0.0)
+        first.incoming.put_nowait({"type": "http.disconnect"})
+        await first.end()
+
+    on_rig(hang, test, concurrency=1)
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_function_that_waits_for_itself_is_told_at_once(places: int) -> None:
+    """Where every place is held by a caller of who waits, none can become free: 429, no wait.
+
+    Source: row E29; reliability.md 2.3 (concurrency).
+    """
+
+    async def test(rig: Rig) -> None:
+        rig.turnstile.waiting_most = 9
+        outer = [rig.begin() for _ in range(places)]
+        await rig.clock.advance(0.0)
+        hops = [rig.slot.hop_of(request_id) for request_id in list(rig.slot.invocations)]
+        inner = [rig.begin(**{"amba.hop": hop.next()}) for hop in hops]
+        assert (await inner[-1].end()).seen == (429, "concurrency_limit")
+        assert len(rig.turnstile.turns) == places - 1  # the others may hope: one caller goes on
+        for answer in (*outer, *inner[:-1]):
+            answer.incoming.put_nowait({"type": "http.disconnect"})
+            await answer.end()
+
+    on_rig(hang, test, concurrency=places)
+
+
+def test_a_function_that_may_have_a_place_in_time_waits_for_it() -> None:
+    """A caller of who waits holds one place, a stranger the other, who may leave (row E29)."""
+
+    async def test(rig: Rig) -> None:
+        rig.turnstile.waiting_most = 9
+        outer, stranger = rig.begin(), rig.begin()
+        await rig.clock.advance(0.0)
+        hop = rig.slot.hop_of(next(iter(rig.slot.invocations)))
+        inner = rig.begin((b"x-quick", b""), **{"amba.hop": hop.next()})
+        await rig.clock.advance(0.0)
+        assert len(rig.turnstile.turns) == 1
+        stranger.incoming.put_nowait({"type": "http.disconnect"})
+        assert (await inner.end()).body == b"quick"
+        for answer in (stranger, outer):
+            answer.incoming.put_nowait({"type": "http.disconnect"})
+            await answer.end()
+
+    on_rig(hang, test, concurrency=2)
 
 
 def test_a_websocket_ends_with_its_process() -> None:

@@ -19,7 +19,7 @@ from amba_router.dispatch import Dispatcher
 from amba_router.hosts import Hosts
 from amba_router.identity import Identities, Identity
 from amba_router.journal import Invocation, Journal
-from amba_router.rate_limit import RateCounter, RateLimit
+from amba_router.rate_limit import RateCounter, RateKey, RateLimit
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Keyring, Stamp
 from amba_runtime import limits, wire
@@ -697,6 +697,7 @@ def test_the_event_of_an_invocation() -> None:
     async def test(rig: Rig) -> None:
         rigs.append(rig)
         await rig.deploy("slow")
+        await rig.clock.advance(1000.0)  # a server that has run for a while
         answer = await rig.ask(b"/slow/p?q", method="POST", body=b"x")
         assert (answer.status, answer.body) == (201, b"made")
         assert dict(answer.headers) == {b"x-a": b"b", b"content-length": b"4"}
@@ -709,7 +710,7 @@ def test_the_event_of_an_invocation() -> None:
             "/p?q",
         )
         assert (event.status, event.outcome, round(event.ms, 3)) == (201, Outcome.OK, 250.0)
-        assert event.started_s == 1767225600
+        assert event.started_s == 1767225600 + 1000
         assert event.tell is not None
         assert event.tell.logs == [LogLine("warn", ["careful", 1], 5)]
 
@@ -1153,8 +1154,9 @@ def test_a_broken_build(serving: bool) -> None:
         fields = dict(page.headers)
         assert fields[b"content-type"] == b"text/html; charset=utf-8"
         assert fields[b"cache-control"] == b"no-store"
+        assert fields[b"content-length"] == b"15"
         assert (await rig.ask(b"/echo", html, method="HEAD")).body == b""
-        other = await rig.ask(b"/echo", (b"accept", b"application/json"))
+        other = await rig.ask(b"/echo", (b"accept", b"application/json"), (b"x-note", b"text/html"))
         if serving:
             assert (other.status, other.json["target"]) == (200, "/")
         else:
@@ -1307,7 +1309,7 @@ def test_nothing_of_this_is_a_secret_in_a_repr() -> None:
 # rate limits, and isolates that are not there yet
 
 
-def limited(rig: Rig, *, most: int = 1, key: str = "ip") -> RateCounter:
+def limited(rig: Rig, *, most: int = 1, key: RateKey = "ip") -> RateCounter:
     counter = RateCounter(RateLimit("60s", 60, most, key), scope="p:echo", clock=rig.clock)
     rig.project.routes[b"echo"].counter = counter
     return counter
@@ -1478,3 +1480,47 @@ def test_a_full_node_sheds_load() -> None:
         await busy.retire(drain_s=0)
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "A", "ZZ"]
+)
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"/echo", b"bad host", 400),
+        (b"/echo", b"other.fn.localhost", 404),
+        (b"/nope", HOST, 404),
+        (b"/broken", HOST, 500),
+    ],
+)
+def test_only_head_gets_no_body(target: bytes, host: bytes, status: int, method: str) -> None:
+    """A refusal says why to whoever can read it; its length is the same (RFC 9110 9.3.2)."""
+
+    async def test(rig: Rig) -> None:
+        broken = ("does not build", b"<p>")
+        rig.project.routes[b"broken"] = Route(FunctionName("broken"), broken=broken)
+        answer = await rig.ask(target, method=method, host=host)
+        assert answer.status == status
+        assert (answer.body == b"") is (method == "HEAD")
+        assert int(dict(answer.headers)[b"content-length"]) > 50
+
+    run(test)
+
+
+def test_a_projects_host_is_no_way_to_another_project() -> None:
+    """`/fn/{slug}/` is read on the bare host alone; elsewhere it is a function's name and path
+    (interface.md 1; T1).
+    """
+
+    async def test(rig: Rig) -> None:
+        await rig.deploy("echo", rig.add("other", Identity()))
+        for host in (HOST, b"other.fn.localhost"):
+            answer = await rig.ask(b"/fn/other/echo", host=host)
+            assert (answer.status, answer.error["details"]["id"]) == (404, "fn")
+        await rig.deploy("fn")
+        answer = await rig.ask(b"/fn/other/echo")
+        assert answer.json["target"] == "/other/echo"
+        assert stamped(answer)["x-amba-project-id"] == ["id-of-local"]
+
+    run(test, fn=echo)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from tests.waiting import pause, until
 
 from amba_router.asgi import Receive, Scope, Send
 from amba_run.serve import Listener, bind
@@ -569,7 +570,7 @@ def cut_off(client: socket.socket, piece: bytes, most: int, *, pause_s: float = 
             client.sendall(piece)
         except OSError:
             return True
-        time.sleep(pause_s)
+        pause(pause_s, "it drips")
     return False
 
 
@@ -609,7 +610,7 @@ def test_every_split_point(edge: Edge, seed: bytes) -> None:
         with edge.connect() as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.sendall(seed[:at])
-            time.sleep(0.0005)
+            pause(0.0005, "two writes are two packets")
             client.sendall(seed[at:] + last)
             hear(client)
         assert edge.calls == expected, f"split at {at}"
@@ -653,7 +654,7 @@ def test_a_client_that_does_not_read_is_not_worked_for(edge: Edge) -> None:
         entered = -1
         while entered != edge.entered:
             entered = edge.entered
-            time.sleep(0.1)
+            pause(0.1, "nothing more is begun")
         assert 0 < entered < 40
         heard = hear(client)
     assert [len(body) for _, _, body in heard.answers()] == [*[len(LARGE)] * 60, 2]
@@ -860,9 +861,7 @@ def test_truncated_bodies(edge: Edge, raw: bytes, reset: bool) -> None:
     """A client that leaves mid-body is a disconnect, never the end of the body (A9)."""
     with edge.connect() as client:
         client.sendall(raw)
-        deadline = time.monotonic() + 5
-        while edge.entered == 0 and time.monotonic() < deadline:
-            time.sleep(0.002)
+        until(lambda: edge.entered)
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     (call,) = edge.wait(1)

@@ -33,6 +33,7 @@ OURS = [
     (b"LOCAL.CDN.localhost.", Plane.CDN, "local", b"local.cdn.localhost"),
     (b"127.0.0.1", Plane.PLATFORM, "", b"127.0.0.1"),
     (b"127.0.0.1:8787", Plane.PLATFORM, "", b"127.0.0.1:8787"),
+    (b"127.0.0.1.:8787", Plane.PLATFORM, "", b"127.0.0.1:8787"),
     (b"localhost:8787", Plane.PLATFORM, "", b"localhost:8787"),
     (b"LOCALHOST.", Plane.PLATFORM, "", b"localhost"),
     (b"[::1]", Plane.PLATFORM, "", b"[::1]"),
@@ -55,6 +56,7 @@ FOREIGN = [
     b"[fe80::1]",
     b"x",
     LONG_253.encode(),
+    LONG_253.encode() + b".:65535",  # the longest that a Host can be
 ]
 MALFORMED = [
     None,

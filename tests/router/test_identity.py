@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jwt
@@ -229,6 +230,7 @@ def test_personas(text: str, expected: Identity) -> None:
     [
         *("", "user", "user:", "developer:", "nobody", "User:u", "anonymous:x", "user:a b"),
         *("user:é", "user:" + "u" * 513, "user:a\nb", "x" * 9999),
+        *("usher:u", "zebra:u", "admin:u", "developers:d", "a:d", ":u", "aaa", "anonymouse", "z"),
     ],
 )
 def test_what_is_no_persona(text: str) -> None:
@@ -309,3 +311,73 @@ def test_a_credential_counts_wherever_a_page_is_from() -> None:
     identities, _ = make(persona=Identity(developer_id="d_9"))
     fields = [(b"origin", b"https://evil.example"), (b"sec-fetch-site", b"cross-site")]
     assert identities.of([*fields, (b"authorization", b"Bearer " + token())]) == USER
+
+
+class Counted(Mapping[bytes, str]):
+    """Personal access tokens that all belong to one developer, and how often they were asked."""
+
+    def __init__(self, own: Mapping[bytes, str]) -> None:
+        self._own = own
+        self.asked = 0
+
+    def __getitem__(self, key: bytes) -> str:
+        self.asked += 1
+        return self._own[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+def test_as_many_tokens_are_remembered_as_the_limit_says() -> None:
+    """Each is verified once while there is room, and again when there was none (T2, limits)."""
+    identities, _ = make()
+    pats = Counted({hashlib.sha256(PAT.encode()).digest(): "d_1"})
+    identities.set_pats(pats)
+    most = limits.TOKEN_CACHE.value
+    spelled = [[(b"authorization", b"Bearer %b%b" % (b" " * n, PAT.encode()))] for n in range(most)]
+    for fields in (*spelled, *spelled):
+        assert identities.of(fields) == Identity(developer_id="d_1")
+    assert pats.asked == most
+    identities.of([(b"authorization", b"bearer " + PAT.encode())])  # one more makes room
+    identities.of(spelled[0])
+    assert pats.asked == most + 2
+
+
+def test_a_wrong_credential_is_verified_each_time() -> None:
+    """What is nobody's fills no memory, and is somebody's once it is made known (H-4)."""
+    identities, _ = make()
+    pats = Counted({})
+    identities.set_pats(pats)
+    for asked in (1, 2, 3):
+        assert identities.of(bearer(PAT.encode())) == NOBODY
+        assert pats.asked == asked
+
+
+def test_an_identity_is_written_as_a_persona() -> None:
+    """Of the three, exactly the one it is (A.6)."""
+    assert Identity(user_id="u").text == "user:u"
+    assert Identity(developer_id="d").text == "developer:d"
+    assert Identity().text == "anonymous"
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.5, 1.0, 60.0, 86400.0])
+def test_a_remembered_session_never_outlives_its_expiry(late_s: float) -> None:
+    """However long nobody asked (A.6)."""
+    identities, clock = make()
+    fields = bearer(token(exp=NOW + 60))
+    assert identities.of(fields) == USER
+    clock.jump(60 + late_s)
+    assert identities.of(fields) == NOBODY
+
+
+@pytest.mark.parametrize("years", [-40, 40])
+def test_only_our_own_clock_judges_a_session(years: int) -> None:
+    """A token is good by the clock that made it, whatever another clock of the machine says
+    (A.6, H-27).
+    """
+    identities, clock = make()
+    clock.jump(years * 365 * 86400)
+    assert identities.of(bearer(identities.mint_session("u_42").encode())) == USER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from tests.router.egress_lab import MARK, Asked, EgressLab, Names, Server, egres
 from amba_router.outbound_app import Message, Scope
 from amba_runtime import limits
 from amba_runtime.egress import DeniedReason
+from amba_runtime.limits import FunctionLimits
 from amba_runtime.outcome import Breach
+from amba_runtime.tally import Tally
 from amba_runtime.trace import Hop, Trace
+from amba_runtime.underway import Underway
 from amba_runtime.wire import Headers, WireError
 
 CALLER, BREACH = MARK + b"-caller", MARK + b"-breach"
@@ -160,6 +164,95 @@ def test_a_limit_that_the_shim_keeps_is_told(value: bytes, breach: Breach | None
     if value != value.strip():
         value = b"x 1 1 1"
     asyncio.run(main())
+
+
+# --- how many -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Version:
+    """What a tally knows of a version: an invocation may send two requests, one at once."""
+
+    invocations: dict[str, Underway] = field(default_factory=dict[str, Underway])
+    answers: int = 0
+    limits: FunctionLimits = field(
+        default_factory=lambda: FunctionLimits.hosted().override(
+            {"subrequests": 2, "subrequests_at_once": 1}
+        )
+    )
+
+
+@pytest.mark.parametrize("caller", [b"r-1", b"~r-1", b"!17.1", None])
+def test_more_than_may_be_sent_go_nowhere(caller: bytes | None) -> None:
+    """Counted here, whatever the guest's realm says; told once, under a request's id (E17, M3)."""
+
+    async def main() -> None:
+        server = Server(ok)
+        told: list[tuple[str, Breach]] = []
+        async with server.open(), egress(allow=[f"api.example.com:{server.port}"]) as it:
+            it.outbound.attach(
+                MARK, lambda _: Hop(), lambda who, what: told.append((who, what)), Tally(Version())
+            )
+            fields: Headers = [] if caller is None else [(CALLER, caller)]
+            url = f"http://api.example.com:{server.port}/"
+            for _ in range(2):
+                assert (await it.fetch(url, fields)).status == 200
+            for _ in range(2):
+                with pytest.raises(WireError):
+                    await it.fetch(url, fields)
+        assert len(server.asked) == 2
+        assert it.denied == []
+        assert told == [("r-1" if caller == b"r-1" else "", Breach("subrequests", 3, 2))]
+
+    asyncio.run(main())
+
+
+def test_so_many_wait_for_their_answers_to_begin() -> None:
+    """The next goes when an answer has begun, or its guest has left (rows E17, E24)."""
+
+    async def main() -> None:
+        app = Held()
+        async with egress(app=app) as it:
+            it.outbound.attach(MARK, lambda _: Hop(), tally=Tally(Version()))
+            url = "http://local.fn.localhost:8787/next"
+            first, second = (
+                asyncio.create_task(it.fetch(url, [(CALLER, b"r-1")])) for _ in range(2)
+            )
+            other = asyncio.create_task(it.fetch(url, [(CALLER, b"r-2")]))
+            async with asyncio.timeout(5):
+                await app.asked(2)
+                app.go.release()
+                await app.asked(3)
+                app.go.release()
+                app.go.release()
+                assert [(await task).status for task in (first, second, other)] == [204] * 3
+
+    asyncio.run(main())
+
+
+class Held:
+    """Our own app: answers when it is let."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Semaphore(0)
+        self._begun = 0
+        self._news = asyncio.Event()
+
+    async def asked(self, count: int) -> None:
+        """Until so many were asked, and no more."""
+        while self._begun < count:
+            self._news.clear()
+            await self._news.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert self._begun == count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._begun += 1
+        self._news.set()
+        await self.go.acquire()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
 
 # --- its own allowlist -------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from amba_router.rate_limit import (
     RateCounter,
+    RateKey,
     RateLimit,
     parse_rate_limit,
     parse_window,
@@ -38,7 +39,7 @@ def test_a_window_is_a_second_to_an_hour(text: str, seconds: int | None) -> None
 
 @pytest.mark.parametrize("key", ["ip", "user_id"])
 @pytest.mark.parametrize("most", [1, 100_000])
-def test_a_good_one_is_read_whole(key: str, most: int) -> None:
+def test_a_good_one_is_read_whole(key: RateKey, most: int) -> None:
     """And written again as it was; keys that we do not know are none of our business."""
     value: dict[str, object] = {"window": "5m", "max": most, "key": key}
     limit = parse_rate_limit({**value, "burst": 3})
@@ -89,7 +90,9 @@ def test_what_was_stored_malformed_limits_nothing(value: object, said: str) -> N
     assert stored_rate_limit(value) is None
 
 
-def _counter(most: int = 2, window_s: int = 60, key: str = "ip") -> tuple[RateCounter, ManualClock]:
+def _counter(
+    most: int = 2, window_s: int = 60, key: RateKey = "ip"
+) -> tuple[RateCounter, ManualClock]:
     clock = ManualClock()
     limit = RateLimit(f"{window_s}s", window_s, most, key)
     return RateCounter(limit, scope="p:f", clock=clock), clock

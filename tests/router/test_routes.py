@@ -33,3 +33,18 @@ def test_a_projects_routes_are_its_own() -> None:
     one.routes[b"hello"] = Route(FunctionName("hello"))
     assert two.routes == {}
     assert one.routes[b"hello"] == Route(FunctionName("hello"), None, None)
+
+
+def test_only_the_project_itself_is_removed() -> None:
+    """One that has taken its slug meanwhile stays reachable (T1)."""
+    projects = Projects()
+    old, new, other = project("one"), project("one"), project("two")
+    projects.add(old)
+    projects.add(other)
+    projects.add(new)
+    projects.remove(old)
+    assert projects.get("one") is new
+    projects.remove(new)
+    projects.remove(new)
+    assert projects.get("one") is None
+    assert projects.all() == [other]

@@ -22,12 +22,19 @@ from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Keyring
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
-from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
+from amba_runtime.engine.base import Surroundings
+from amba_runtime.engine.fake import (
+    FakeEngine,
+    FakeExchange,
+    FakeIsolate,
+    FakeRequest,
+    FakeResponse,
+)
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Outcome
 from amba_runtime.pool import Slot
-from amba_runtime.wire import Headers, WireError
+from amba_runtime.wire import Headers, NothingSentError, WireError
 
 
 def _quiet(*_: Any) -> None:
@@ -130,14 +137,21 @@ class Rig:
 Handler = Callable[[FakeRequest], Awaitable[FakeResponse]]
 
 
-def on_rig(handler: Handler, body: Callable[[Rig], Awaitable[None]]) -> None:
+def on_rig(
+    handler: Handler,
+    body: Callable[[Rig], Awaitable[None]],
+    *,
+    engine: FakeEngine | None = None,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
     """Run `body` with a rig whose function is `handler`."""
+    own = engine
 
     async def main() -> None:
         async def nowhere(_: Any) -> Any:
             raise AssertionError("egress was asked")
 
-        engine = FakeEngine({"f": handler})
+        engine = own or FakeEngine({"f": handler})
         slot = Slot(
             engine,
             Manifest(ID, FunctionName("f"), 1),
@@ -157,7 +171,8 @@ def on_rig(handler: Handler, body: Callable[[Rig], Awaitable[None]]) -> None:
             await engine.close()
             rig.journal.flush()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
 
 
 async def hello(request: FakeRequest) -> FakeResponse:
@@ -212,6 +227,17 @@ REFUSALS: dict[str, Callable[[Rig], Scope]] = {
     "no such project": lambda rig: rig.scope(b"/f", headers=[(b"host", b"other.fn.localhost")]),
     "a foreign host": lambda rig: rig.scope(b"/f", headers=[(b"host", b"example.com")]),
     "no host": lambda rig: rig.scope(b"/f", headers=[]),
+    # the path form is the bare host's alone: elsewhere it names a function called `fn`
+    "another project by its path": lambda rig: rig.scope(b"/fn/local/f"),
+    "a project by a path on a foreign host": lambda rig: rig.scope(
+        b"/fn/local/f", headers=[(b"host", b"example.com")]
+    ),
+    "a project by a path on the CDN": lambda rig: rig.scope(
+        b"/fn/local/f", headers=[(b"host", b"local.cdn.localhost")]
+    ),
+    "a project by a path on no host": lambda rig: rig.scope(
+        b"/fn/local/f", headers=[(b"host", b"fn localhost")]
+    ),
 }
 
 
@@ -440,3 +466,122 @@ def test_a_function_with_a_rate_limit_takes_the_long_way() -> None:
         assert rig.outcomes() == []
 
     on_rig(hello, body)
+
+
+@pytest.mark.parametrize("name", [b"accept", b"g", b"hosts", b"i", b"x-forwarded-host", b"zz"])
+def test_only_two_hosts_are_one_too_many(name: bytes) -> None:
+    """Other fields come as often as they like, before the host and after it (B10)."""
+
+    async def body(rig: Rig) -> None:
+        scope = rig.scope()
+        scope["headers"] = [(name, b"1"), (name, b"other.example"), HOST, (name, b"2")]
+        caller = Caller()
+        assert rig.offer(caller, scope)
+        await until(lambda: caller.answers)
+        assert caller.answers == [(200, b"hello /x")]
+
+    on_rig(hello, body)
+
+
+def test_each_answer_shows_that_a_function_gets_on() -> None:
+    """The watchdog ends what stands still, and no function that answers: each answer counts,
+    whichever way it takes (row E1).
+    """
+
+    async def body(rig: Rig) -> None:
+        caller = Caller()
+        before = rig.slot.answers
+        assert rig.offer(caller)
+        await until(lambda: len(caller.answers) == 1)
+        assert rig.slot.answers == before + 1
+        assert rig.offer(caller)
+        await until(lambda: len(caller.answers) == 2)
+        assert rig.slot.answers == before + 2
+        await rig.dispatcher(rig.scope(), caller.messages.get, caller.send)
+        assert caller.answers == [(200, b"hello /x")] * 3
+        assert rig.slot.answers == before + 3
+
+    on_rig(hello, body)
+
+
+class _Unread(FakeExchange):
+    """Ends without having read the request, as a kept connection may."""
+
+    def begin(self, method: bytes, target: bytes, headers: Any, length: int | None) -> None:
+        self.head().set_exception(NothingSentError("unread"))
+
+
+class _Stale(FakeIsolate):
+    """The connection at hand is dead, a new one is well."""
+
+    def idle(self) -> FakeExchange:
+        return _Unread(self)
+
+
+class _StaleEngine(FakeEngine):
+    async def start(
+        self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings
+    ) -> FakeIsolate:
+        isolate = _Stale(self.handlers[manifest.name], surroundings)
+        self.isolates.append(isolate)
+        return isolate
+
+
+def test_a_request_that_was_never_read_is_sent_again() -> None:
+    """A connection that was closed meanwhile costs nobody an answer (row H3)."""
+
+    async def body(rig: Rig) -> None:
+        caller = Caller()
+        assert rig.offer(caller)
+        await until(lambda: caller.task is not None and caller.task.done())
+        assert caller.answers == [(200, b"hello /x")]
+        assert rig.slot.inflight == 0
+        assert rig.outcomes() == [(200, Outcome.OK)]
+
+    on_rig(hello, body, engine=_StaleEngine({"f": hello}))
+
+
+class _HandMoved(asyncio.SelectorEventLoop):
+    """A loop whose time stands where it is put, while it is put anywhere."""
+
+    stands_s: float | None = None
+
+    def time(self) -> float:
+        return super().time() if self.stands_s is None else self.stands_s
+
+
+def test_each_has_its_own_time_before_it_is_promoted() -> None:
+    """One look promotes those that have waited, and no younger one; the next look promotes that
+    (architecture.md 3).
+    """
+
+    async def silent(_: FakeRequest) -> FakeResponse:
+        await asyncio.get_running_loop().create_future()
+        return FakeResponse()
+
+    async def body(rig: Rig) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _HandMoved)
+        watch_s = limits.DISCONNECT_WATCH_S.value
+        began_s = loop.stands_s = loop.time()
+
+        async def promoted(after: float) -> list[int]:
+            loop.stands_s = began_s + after * watch_s
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return [len(caller.promoted) for caller in callers]
+
+        callers = [Caller(), Caller(), Caller()]
+        assert rig.offer(callers[0])
+        seen = [await promoted(0.5)]
+        assert rig.offer(callers[1])
+        assert rig.offer(callers[2])
+        seen += [await promoted(after) for after in (0.99, 1.01, 1.9, 2.1)]
+        loop.stands_s = None
+        assert seen == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0], [1, 1, 1]]
+        for caller in callers:
+            caller.messages.put_nowait({"type": "http.disconnect"})
+        await until(lambda: all(c.task is not None and c.task.done() for c in callers))
+        assert rig.slot.inflight == 0
+
+    on_rig(silent, body, loop=_HandMoved)

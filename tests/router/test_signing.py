@@ -7,7 +7,6 @@ import hmac
 import itertools
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +73,13 @@ def test_any_change_of_a_stamp_breaks_it() -> None:
         for at, bit in itertools.product(range(len(value)), range(7)):
             flipped = value[:at] + chr(ord(value[at]) ^ (1 << bit)) + value[at + 1 :]
             changed: dict[str, Any] = {name: flipped}
-            assert not ring.verify(replace(STAMP, **changed), mac)
+            assert not ring.verify(STAMP._replace(**changed), mac)
             tried += 1
     for bit in range(40):
-        assert not ring.verify(replace(STAMP, timestamp_s=STAMP.timestamp_s ^ (1 << bit)), mac)
+        assert not ring.verify(STAMP._replace(timestamp_s=STAMP.timestamp_s ^ (1 << bit)), mac)
         tried += 1
-    assert not ring.verify(replace(STAMP, developer_id="d"), mac)
-    assert not ring.verify(replace(STAMP, user_id="", developer_id="u_42"), mac)
+    assert not ring.verify(STAMP._replace(developer_id="d"), mac)
+    assert not ring.verify(STAMP._replace(user_id="", developer_id="u_42"), mac)
     assert tried == 376
 
 
@@ -173,3 +172,11 @@ def test_no_two_stamps_share_a_canonical_string(one: Stamp, other: Stamp) -> Non
     """Ids without line feeds make the string unambiguous (B6)."""
     assert (canonical_string(one) == canonical_string(other)) is (one == other)
     assert canonical_string(one).count(b"\n") == 6
+
+
+def test_the_newest_secret_is_the_first() -> None:
+    """It signs, and it is what new isolates verify with (contract A.4)."""
+    ring = Keyring((b"new", b"old", b"older"))
+    assert ring.newest == b"new"
+    assert ring.sign(STAMP) == mac_hex(b"new", STAMP)
+    assert all(ring.verify(STAMP, mac_hex(secret, STAMP)) for secret in (b"new", b"old", b"older"))

@@ -10,8 +10,11 @@ import pytest
 
 from amba_router.asgi import Message
 from amba_router.sockets import relay_socket
+from amba_runtime import limits
+from amba_runtime.clock import ManualClock
 from amba_runtime.engine.base import Refused, Surroundings
 from amba_runtime.engine.fake import FakeIsolate, FakeRequest, FakeResponse
+from amba_runtime.message_room import Account, Direction, MessageRoom
 from amba_runtime.outcome import Outcome
 from amba_runtime.wire import Headers, Request, Response, WireError
 
@@ -34,6 +37,7 @@ class Guest:
         self.heard: list[str | bytes] = []
         self.closed: list[tuple[int, str]] = []
         self.deaf = False
+        self.account: Direction | None = None
         self.news = asyncio.Event()
         self._says: asyncio.Queue[str | bytes | None] = asyncio.Queue()
 
@@ -44,6 +48,9 @@ class Guest:
         """Its side closes; what is sent to it afterwards fails."""
         self.close_code, self.close_reason, self.deaf = code, reason, True
         self._says.put_nowait(None)
+
+    def hold_to(self, account: Direction) -> None:
+        self.account = account
 
     async def send(self, message: str | bytes) -> None:
         if self.deaf:
@@ -88,6 +95,8 @@ class Rig:
         self.isolate: FakeIsolate = SocketIsolate(self.guest)
         self.sent: list[Message] = []
         self.refuses_to_listen = False
+        self.clock = ManualClock()
+        self.account: Account | None = None
         self._coming: asyncio.Queue[Message] = asyncio.Queue()
         self._coming.put_nowait({"type": "websocket.connect"})
 
@@ -122,6 +131,8 @@ class Rig:
             self.receive,
             self.send,
             not_passed_on=HIDDEN,
+            clock=self.clock,
+            account=self.account,
         )
 
 
@@ -254,3 +265,56 @@ def test_a_relay_that_is_cancelled_closes_the_guest() -> None:
             await relaying
 
     assert run(body).guest.closed == [(1001, "")]
+
+
+def test_a_socket_over_which_nothing_comes_is_closed() -> None:
+    """After so long without a message either way both sides hear 1001; each message begins the
+    time anew (reliability.md T20: half-dead peers keep no places).
+    """
+    idle_s = limits.WEBSOCKET_IDLE_S.value
+
+    async def body(rig: Rig) -> None:
+        relaying = asyncio.create_task(rig.relay())
+        await rig.until(lambda: bool(rig.sent))
+        await rig.clock.advance(idle_s - 1)
+        rig.hears(text="still here")
+        await rig.until(lambda: bool(rig.guest.heard))
+        await rig.clock.advance(idle_s - 1)
+        rig.guest.says("me too")
+        await rig.until(lambda: len(rig.sent) == 2)
+        await rig.clock.advance(idle_s - 1)
+        assert not relaying.done()
+        await rig.clock.advance(1)
+        assert await relaying == (101, Outcome.OK)
+
+    rig = run(body)
+    said = {"type": "websocket.close", "code": 1001, "reason": "nothing came for 600 s"}
+    assert rig.sent[-1] == said
+    assert rig.guest.closed == [(1001, "nothing came for 600 s")]
+
+
+def test_an_idle_socket_whose_caller_cannot_be_told_ends_all_the_same() -> None:
+    """The guest hears of it."""
+
+    async def body(rig: Rig) -> None:
+        relaying = asyncio.create_task(rig.relay())
+        await rig.until(lambda: bool(rig.sent))
+        rig.refuses_to_listen = True
+        await rig.clock.advance(limits.WEBSOCKET_IDLE_S.value)
+        assert await relaying == (101, Outcome.OK)
+
+    assert run(body).guest.closed == [(1001, "nothing came for 600 s")]
+
+
+def test_both_ends_are_told_what_their_messages_are_held_to() -> None:
+    """The guest's end by `hold_to`, the edge with the accept: each its own direction (T20)."""
+
+    async def body(rig: Rig) -> None:
+        rig.account = MessageRoom().share().account()
+        rig.guest.ends(1000)
+        assert await rig.relay() == (101, Outcome.OK)
+
+    rig = run(body)
+    assert rig.account is not None
+    assert rig.guest.account is rig.account.outward
+    assert rig.sent[0]["amba.account"] is rig.account.inward

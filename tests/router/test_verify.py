@@ -312,6 +312,8 @@ def test_expected_mac_stays_out_of_the_repr() -> None:
     verdict = check({**PRIMARY, "x-amba-user-id": "u_43"})
     assert verdict.expected is not None
     assert verdict.expected not in repr(verdict)
+    assert verdict.canonical is not None
+    assert "u_43" not in repr(verdict)
 
 
 def test_empty_secret_is_refused() -> None:
@@ -338,6 +340,7 @@ _HTTP = "\r\n".join(f"{name.title()}: {value}" for name, value in BOTH.items())
         "\ufeff\n" + json.dumps(BOTH),
         _HTTP,
         "\r\n" + _HTTP + "\r\n\r\nx-amba-user-id: in the body\r\n",
+        _HTTP + "\r\n\r\nx-amba-user-id: in the body\r\n\r\nnot a header\r\n",
         "POST /hello?x=1 HTTP/1.1\r\n" + _HTTP + "\r\n\r\n",
         "HTTP/1.1 200 OK\n" + _HTTP.replace("\r\n", "\n"),
     ],
@@ -410,3 +413,50 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     assert pairs
     assert not check(pairs).ok
+
+
+def test_as_much_text_as_the_limit_says_is_read() -> None:
+    """The bound itself is still good (limits)."""
+    most = limits.VERIFY_TEXT_BYTES.value
+    assert parse_headers("a: " + "x" * (most - 3)) == [("a", "x" * (most - 3))]
+
+
+@pytest.mark.parametrize(
+    ("skew", "says"), [(61, "61 s in the past"), (-61, "61 s in the future"), (7200, "in the past")]
+)
+def test_a_stale_stamp_says_which_way(skew: int, says: str) -> None:
+    """The clock to look at follows from it (A.5)."""
+    verdict = check(BOTH, NOW + skew)
+    assert verdict.skew_s == skew
+    assert [says in fault.message for fault in verdict.faults] == [True]
+
+
+def test_only_what_looks_like_milliseconds_is_taken_for_them() -> None:
+    """A stamp of next year gets advice on clocks, one of a thousand times the time on units."""
+    seconds = check(BOTH | {TS: str(NOW + 10**9), EDGE_TS: str(NOW + 10**9)}).faults[0]
+    milliseconds = check(BOTH | {TS: str(NOW * 1000), EDGE_TS: str(NOW * 1000)}).faults[0]
+    assert (seconds.rule, milliseconds.rule) == (Rule.SKEW, Rule.SKEW)
+    assert "clocks" in seconds.fix
+    assert "milliseconds" in milliseconds.fix
+
+
+def test_of_two_copies_the_first_is_judged() -> None:
+    """A second copy is a fault of its own, and changes nothing that is said of the first (B1)."""
+    forged = [*BOTH.items(), (SIG, "0" * 64), (TS, "1"), ("x-amba-user-id", "u_43")]
+    verdict = check(forged)
+    assert (verdict.got, verdict.canonical, verdict.skew_s) == (MAC, CANONICAL, 0)
+    assert {fault.rule for fault in verdict.faults} == {Rule.DUPLICATE_HEADER}
+
+
+def test_signatures_are_compared_where_a_timestamp_is_missing() -> None:
+    """Half a pair hides no disagreement of the other half (A.3)."""
+    headers = {**BOTH, EDGE_SIG: "0" * 64}
+    del headers[EDGE_TS]
+    disagree = [f.header for f in check(headers).faults if f.rule is Rule.PAIRS_DISAGREE]
+    assert disagree == [EDGE_SIG, EDGE_TS]
+
+
+def test_the_first_object_called_headers_is_read() -> None:
+    """A second one is no way to show other headers than those that are judged (B1)."""
+    text = '{"headers": {"a": "1"}, "headers": {"a": "2"}}'
+    assert parse_headers(text) == [("a", "1")]

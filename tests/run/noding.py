@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class NodeProcess(Server):
         project: str = "",
         json_: bool = True,
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         super().__init__(
             # strict would not start where the machine gives no tier 3; the last one given holds
@@ -57,6 +58,7 @@ class NodeProcess(Server):
             data_home=data_home,
             json_=json_,
             environment=environment,
+            prefix=prefix,
         )
         self.pat = pat or self.ready.get("keys", {}).get("pat", "")
         self.project = project

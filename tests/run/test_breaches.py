@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 
 from amba_router.journal import LimitEvent
 from amba_run.breaches import Pace
@@ -52,6 +53,15 @@ def test_people_get_one_line() -> None:
     assert out.getvalue() == (
         "limit cpu_ms: f v3 used 1,051 of 50: the invocation was ended\n"
         "limit memory_mib: f v3 used 1,051 of 50: near\n"
+    )
+
+
+def test_what_figures_do_not_say_is_said() -> None:
+    """A breach with words of its own is told in them (row E10)."""
+    told = event("killed", limit="memory_mib")
+    told = replace(told, breach=replace(told.breach, note="its heap was full at 48 MiB"))
+    assert Pace(ManualClock()).text(told) == (
+        "limit memory_mib: f v3: its heap was full at 48 MiB: its process was ended"
     )
 
 

@@ -12,8 +12,8 @@ from amba_router.asgi import App, Message, Receive, Scope, Send
 from amba_router.hosts import Plane
 from amba_router.pages import Pages
 from amba_router.relay import Whole
+from amba_run.addresses import listener_hosts
 from amba_run.gate import HEADER, Gate, HostGuard, PageGuard
-from amba_run.node import listener_hosts
 from amba_runtime import limits
 
 
@@ -111,7 +111,11 @@ class Door:
             self.sent.append(message)
 
         self.sent.clear()
-        asyncio.run(guard(scope, receive, send))  # type: ignore[arg-type]
+
+        async def ask() -> None:
+            await guard(scope, receive, send)
+
+        asyncio.run(ask())
         return self.sent
 
 

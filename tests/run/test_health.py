@@ -213,3 +213,5 @@ def test_without_control_groups_memory_is_watched_by_looking() -> None:
     there = Cgroups(version=2, bases={"memory": Path("/nowhere")})
     assert "version 2" in health.memory_cap(there).detail
     assert health.memory_cap(there).state is State.OK
+    part = Cgroups(version=1, bases={"memory": Path("/nowhere")}, note="pids: not mounted")
+    assert "pids: not mounted" in health.memory_cap(part).detail

@@ -27,8 +27,9 @@ from amba_router.store.control_records import (
     ProjectState,
 )
 from amba_router.store.state import State
+from amba_run.addresses import Addresses
 from amba_run.hosting import Hosting
-from amba_run.node import Addresses, Node
+from amba_run.node import Node
 from amba_runtime.admission import Rejected, Scanned
 from amba_runtime.clock import ManualClock, SystemClock
 from amba_runtime.egress_rules import NO_RULES, EgressRules

@@ -11,7 +11,8 @@ import pytest
 
 from amba_router.journal import Invocation
 from amba_router.routes import Project
-from amba_run.node import Node, Tenant
+from amba_run.node import Node
+from amba_run.tenant import Tenant
 from amba_runtime.clock import SystemClock
 from amba_runtime.engine.base import StartFailed
 from amba_runtime.engine.fake import FakeEngine, FakeRequest, FakeResponse

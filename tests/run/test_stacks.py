@@ -19,7 +19,7 @@ from amba_runtime.outcome import LogLine, Tell
 from amba_runtime.pool import Slot
 from amba_runtime.wire import Request, Response
 
-STACK = "Error: x\n    at fetch (fn.mjs:3:11)\n    at callFetch (shim.mjs:60:18)"
+STACK = "Error: x\n    at fetch (fn.mjs:3:11)\n    at callFetch (shim\ufffd.mjs:60:18)"
 
 
 @pytest.mark.parametrize("source_map", [None, b"", b"no map", b"[]", b'{"version": 2}'])

@@ -40,6 +40,15 @@ def test_this_machines_addresses_are_denied_as_they_change() -> None:
     assert table.objection(home) is None
 
 
+@pytest.mark.parametrize("half", ["5efe", "200:5efe"])
+def test_an_address_that_embeds_another_is_denied_by_its_exact_mark(half: str) -> None:
+    """ISATAP's interface ids and no others (RFC 5214 6.1)."""
+    table = AddressTable()
+    assert table.objection(IPv6Address(f"2606:4700::{half}:7f00:1")) == "ISATAP"
+    for other in ("5eff", "5efd", "5ffe", "200:5eff", "100:5efe", "201:5efe", "300:5efe"):
+        assert table.objection(IPv6Address(f"2606:4700::{other}:7f00:1")) is None
+
+
 def test_the_operators_own_ranges_are_denied() -> None:
     """Such as the NAT64 prefix of its network (reliability.md 5, 4)."""
     table = AddressTable(own=["93.184.215.0/24"])

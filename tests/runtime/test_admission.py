@@ -192,6 +192,13 @@ def test_a_commonjs_bundle_may_be_of_the_listener_form() -> None:
     cjs = Scanned((), "cjs", ("default",))
     assert admitted(cjs, Starts(Description(("fetch",), "listener", Tell())), listens) == ()
     assert codes(admitted(cjs, Starts(Description((), "none", Tell())), listens)) == ["NOT_ESM"]
+    for default in ("object", "function", "listener"):
+        other = admitted(cjs, Starts(Description((), default, Tell())), listens)
+        assert codes(other) == codes(judge(Description((), default, Tell())))
+    for kind in ("esm", "none"):
+        scanned = Scanned((), kind, ())
+        missing = admitted(scanned, Starts(Description((), "none", Tell())), listens)
+        assert codes(missing) == ["DEFAULT_EXPORT_MISSING"]
 
 
 @pytest.mark.parametrize("name", ["module", "exports", "require"])
@@ -317,6 +324,9 @@ def test_the_first_frame_of_a_failure_is_its_place() -> None:
         StartFailed("Uncaught SyntaxError", stack, fault=StartFault.SYNTAX), bundle
     )
     assert (syntax.line, syntax.stack) == (5, "")
+    for fault in set(StartFault) - {StartFault.SYNTAX}:
+        told = judge_start(StartFailed("ended", stack, fault=fault), bundle, name="hello.js")
+        assert (told.line, told.stack) == (violation.line, violation.stack)
 
 
 def test_the_bytes_alone_tell_all_at_once() -> None:
@@ -332,10 +342,14 @@ def test_the_bytes_alone_tell_all_at_once() -> None:
 def test_figures_near_their_limit_are_warned_of() -> None:
     """One inside, one outside, each; over the limit is no warning but a violation."""
     size, most = limits.BUNDLE_GZIP_WARN.value, limits.BUNDLE_GZIP.value
-    assert warnings_of(bytes_gzip=size - 1, startup_cpu_s=0.399) == ()
+    assert warnings_of(bytes_gzip=size - 1, startup_cpu_s=0.3999) == ()
     near = warnings_of(bytes_gzip=size, startup_cpu_s=0.4)
     assert ["close to" in near[0], "400 ms" in near[1]] == [True, True]
     assert len(warnings_of(bytes_gzip=most)) == 1
+    assert len(warnings_of(bytes_gzip=(size + most) // 2)) == 1
+    (slow,) = warnings_of(startup_cpu_s=1.25)
+    assert "1250 ms" in slow
+    assert warnings_of() == ()
     assert warnings_of(bytes_gzip=most + 1) == ()
 
 

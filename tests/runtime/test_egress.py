@@ -227,6 +227,19 @@ def test_every_target_gets_its_verdict(target: str, expected: str) -> None:
     assert verdict(decide(target)) == expected
 
 
+WEB = {80, 8080, 8880, 2052, 2082, 2086, 2095, 443, 8443, 2053, 2083, 2087, 2096}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_only_the_ports_of_web_servers_are_open(scheme: str) -> None:
+    """The thirteen and not one beside them; nor the ports of mail, shells and stores (G8)."""
+    near = {port + step for port in WEB for step in (-1, 0, 1)}
+    ports = near | {1, 22, 25, 53, 465, 587, 3306, 5432, 6379, 9200, 11211, 27017, 65535}
+    told = {port: verdict(decide(f"{scheme}://93.184.215.14:{port}/")) for port in ports}
+    assert {port for port, word in told.items() if word == "external"} == WEB
+    assert {word for port, word in told.items() if port not in WEB} == {"port"}
+
+
 @pytest.mark.parametrize(("network", "kind"), DENIED_NETWORKS)
 def test_each_denied_network_is_denied_from_first_to_last(network: str, kind: str) -> None:
     """Both ends of every network of the table are denied (reliability.md 3.G, deny table)."""
@@ -317,6 +330,8 @@ def test_what_is_denied_by_its_text_is_never_resolved(target: str) -> None:
         ("https://private.example.com/", "private.example.com:443", None),
         ("http://db:5432/", "db:5432", ("172.20.0.2",)),
         ("http://93.184.215.14:25/", "93.184.215.14:25", (PUBLIC,)),
+        ("http://93.184.215.14:1/", "93.184.215.14:1", (PUBLIC,)),
+        ("http://93.184.215.14:65535/", "93.184.215.14:65535", (PUBLIC,)),
     ],
 )
 def test_an_allowed_host_and_port_passes_every_rule_of_denial(
@@ -526,3 +541,61 @@ def test_what_an_allow_entry_let_through_says_so() -> None:
     assert (local.opened, local.loopback) == (True, True)
     assert (public.opened, public.loopback) == (True, False)
     assert not external("https://example.com/").opened
+
+
+@pytest.mark.parametrize(
+    ("url", "entry"),
+    [
+        ("http://a.example/", "a.example"),
+        ("https://a.example/", "a.example"),
+        ("http://a.example:443/", "a.example:443"),
+        ("http://a.example:80/", "a.example"),
+        ("https://a.example:443/", "a.example"),
+        ("https://a.example:80/", "a.example:80"),
+        ("https://a.example:8443/", "a.example:8443"),
+        ("http://a.example:79/", "a.example:79"),
+    ],
+)
+def test_a_host_that_is_not_listed_is_told_as_it_would_be_listed(url: str, entry: str) -> None:
+    """The entry of the hint, put into the list, lets this request through (row G13)."""
+    policy = EgressPolicy(DEV, resolver=Resolver())
+    rules = EgressRules.of({"only": ["b.example"]})
+    denied = asyncio.run(policy.decide(url.encode(), rules))
+    assert isinstance(denied, Denied)
+    assert denied.message == f"{entry} is not on this function's own allowlist"
+    assert f'add "{entry}" to only' in denied.hint
+    assert EgressRules.of({"only": [entry]}).permit(parse_target(url.encode()))
+
+
+def test_nothing_is_open_or_a_functions_unless_it_is_said() -> None:
+    """The defaults are the careful ones (T12; row E29)."""
+    target = parse_target(b"http://localhost:3000/")
+    assert not External(target, ("127.0.0.1",)).opened
+    assert not Own(target, platform=False).function
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "::1", "127.9.9.9"])
+def test_loopback_is_this_machine_and_nothing_else(text: str) -> None:
+    """One address that is another's is enough not to be (row G14)."""
+    target = parse_target(b"http://localhost:3000/")
+    assert External(target, (text, "::1")).loopback
+    assert not External(target, (text, PUBLIC)).loopback
+    assert not External(target, (PUBLIC, text)).loopback
+
+
+@pytest.mark.parametrize("entry", ["::1:3000", "fe80::1:3000", "1::2:80", "[::1:3000", "a]:3000"])
+def test_an_allow_entry_without_its_brackets_is_told_so(entry: str) -> None:
+    """The likely mistake with IPv6 has words of its own (architecture.md 6)."""
+    with pytest.raises(UserError, match="stands in brackets"):
+        EgressPolicy(DEV, resolver=Resolver(), allow=[entry])
+
+
+@pytest.mark.parametrize("own", [DEV, HOSTED], ids=["dev", "hosted"])
+def test_localhost_is_anybodys_and_another_name_is_ours(own: OwnAddresses) -> None:
+    """Who forgot the port of this server is told so; `localhost` may be any program's (G13)."""
+    denied = decide("http://localhost:4000/", own=own)
+    assert isinstance(denied, Denied)
+    assert denied.message == "localhost is a name of the local network"
+    denied = decide("http://api.example.com:8080/", own=HOSTED)
+    assert isinstance(denied, Denied)
+    assert denied.message.endswith("is this server's name, at another scheme or port")

@@ -134,3 +134,44 @@ def test_an_empty_list_permits_nothing_and_none_permits_all() -> None:
     target = parse_target(b"https://example.com/")
     assert NO_RULES.permit(target)
     assert not EgressRules.of({"only": []}).permit(target)
+
+
+def test_lists_of_the_longest_length_are_read() -> None:
+    """The bounds themselves are still good (limits)."""
+    hosts = [f"h{i}.example" for i in range(limits.EGRESS_RULES.value)]
+    names = [f"K{i}" for i in range(limits.EGRESS_SECRETS.value)]
+    rules = EgressRules.of({"only": hosts, "secrets": dict.fromkeys(names, hosts)})
+    assert rules.wire() == {"only": hosts, "secrets": dict.fromkeys(names, hosts)}
+
+
+@pytest.mark.parametrize("port", [1, 2, 79, 81, 65534, 65535])
+def test_every_port_can_be_named(port: int) -> None:
+    """From the first to the last, and it means no other (row G13)."""
+    rule = f"a.example:{port}"
+    assert str(HostRule.parse(rule)) == rule
+    assert matches(rule, f"https://a.example:{port}/")
+    assert matches(rule, f"http://a.example:{port}/")
+    for other in (port - 1, port + 1, 443, 80):
+        assert not 1 <= other <= 65535 or not matches(rule, f"https://a.example:{other}/")
+
+
+def test_a_rule_without_more_is_one_host_at_its_schemes_port() -> None:
+    """Nothing below it, no other port (row G13)."""
+    rule = HostRule("a.example")
+    assert rule == HostRule.parse("a.example")
+    assert rule.matches(parse_target(b"https://a.example/"))
+    assert not rule.matches(parse_target(b"https://b.a.example/"))
+
+
+def test_what_is_wrong_is_shown_short_and_plain() -> None:
+    """A stranger's text neither floods nor steers a terminal (row C6)."""
+    with pytest.raises(RuleError) as caught:
+        EgressRules.of({"only": ["\u202e" + "x" * 1000]})
+    assert str(caught.value).isascii()
+    assert len(str(caught.value)) < 300
+    with pytest.raises(RuleError) as caught:
+        EgressRules.of({"y" * 1000: []})
+    assert caught.value.path == ("y" * 64,)
+    with pytest.raises(RuleError) as caught:
+        EgressRules.of({"secrets": {"z" * 1000: []}})
+    assert caught.value.path == ("secrets", "z" * 64)

@@ -37,6 +37,7 @@ def test_the_size_is_judged_to_the_byte() -> None:
     while (over := Bundle.of(noise[:length]).bytes_gzip() - most) != 0:
         length -= over
     assert "BUNDLE_TOO_LARGE" not in [v.code for v in told(noise[:length])]
+    assert "BUNDLE_TOO_LARGE" not in [v.code for v in told(noise[: length - 1000])]
     assert "BUNDLE_TOO_LARGE" in [v.code for v in told(noise[: length + 1])]
 
 
@@ -56,6 +57,10 @@ def test_an_absurd_size_is_not_even_packed(monkeypatch: pytest.MonkeyPatch) -> N
         (b"\xff\xfea\0", 1, 1, "UTF-16"),
         (b"\xfe\xff\0a", 1, 1, "UTF-16"),
         (b"a\n\xe9", 2, 1, "byte 0xe9"),
+        (b"a\nbcd\xe9", 2, 4, "byte 0xe9"),
+        (b"\n\n\nab\xe9\n\xff", 4, 3, "byte 0xe9"),
+        (b"abc\xe9", 1, 4, "byte 0xe9"),
+        (b"\n\x9f", 2, 1, "byte 0x9f"),
         ("é😀".encode() + b"\xff", 1, 4, "byte 0xff"),
         (b"\xed\xa0\x80", 1, 1, "byte 0xed"),
     ],
@@ -67,6 +72,7 @@ def test_bytes_that_are_no_text_have_a_place(
     (violation,) = told(code)
     assert violation.code == "NOT_UTF8"
     assert (violation.line, violation.column) == (line, column)
+    assert violation.place.endswith(f":{line}:{column}")
     assert words in violation.message
 
 

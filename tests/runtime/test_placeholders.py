@@ -85,7 +85,15 @@ def test_in_clear_only_to_a_server_of_this_machine_that_was_opened() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["a\r\nx-evil: 1", "a\n", "\x00", "a\x7f", "x" * (limits.EGRESS_SECRET_BYTES.value + 1)],
+    [
+        "a\r\nx-evil: 1",
+        "a\n",
+        "\x00",
+        "\x01b",
+        "\x1f",
+        "a\x7f",
+        "x" * (limits.EGRESS_SECRET_BYTES.value + 1),
+    ],
 )
 def test_a_value_that_no_header_takes_stops_the_request(value: str) -> None:
     """No line break gets into a head; the message names the secret and not its value."""
@@ -158,4 +166,45 @@ def test_only_what_may_be_the_beginning_of_a_value_is_held_back() -> None:
     assert through.feed(b"b") == b"-"
     assert through.feed(b"ab") == b""
     assert through.end() == b"ab"
+    assert through.end() == b""
+
+
+@pytest.mark.parametrize(
+    "value", [" ", "~", "\x80", "\u00e9", "a b", "x" * limits.EGRESS_SECRET_BYTES.value]
+)
+def test_a_value_that_a_header_takes_is_put_in(value: str) -> None:
+    """From the blank on, as UTF-8, up to the bound itself (row G14)."""
+    kept = Placeholders(RULES)
+    given = dict(kept.mask((("KEY", value),)))["KEY"].encode()
+    fields: Headers = [(b"x-key", b"<" + given + b">")]
+    assert kept.fill(fields, to("https://api.stripe.com/")) == [(value.encode(), given)]
+    assert fields == [(b"x-key", b"<" + value.encode() + b">")]
+
+
+@pytest.mark.parametrize("value", [b"aabaabaac", b"aaaaaaaab", b"abcabcabd", CANARY.encode()])
+def test_a_value_in_pieces_never_passes(value: bytes) -> None:
+    """Wherever it is cut, and whatever repeats in it or stands before it (row G14)."""
+    for before in (b"", b"a", b"aa", b"ab", b"aab", value[:-1], value[:3]):
+        said = before + value + b"z"
+        for cut in range(len(said) + 1):
+            through = Concealing([(value, b"-")])
+            told = through.feed(said[:cut]) + through.feed(said[cut:]) + through.end()
+            assert value not in told
+            assert told == conceal(said, [(value, b"-")])
+
+
+def test_values_are_looked_for_from_eight_bytes_on() -> None:
+    """A shorter one stands in any text; eight are looked for, whole and in pieces (row G14)."""
+    used = [(b"12345678", b"<8>"), (b"1234567", b"<7>")]
+    assert conceal(b"12345678 1234567", used) == b"<8> 1234567"
+    through = Concealing(used)
+    assert through.feed(b"1234") == b""
+    assert through.feed(b"5678 1234567") + through.end() == b"<8> 1234567"
+
+
+@pytest.mark.parametrize("used", [[], [(b"short", b"<S>")]], ids=["none", "short"])
+def test_nothing_is_held_back_where_nothing_is_looked_for(used: list[tuple[bytes, bytes]]) -> None:
+    """A stream goes on byte by byte (row G14)."""
+    through = Concealing(used)
+    assert [through.feed(data) for data in (b"s", b"hor", b"t", b"")] == [b"s", b"hor", b"t", b""]
     assert through.end() == b""

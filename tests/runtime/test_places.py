@@ -80,7 +80,7 @@ def test_another_comment_leads_nowhere(comment: bytes) -> None:
 def test_a_stack_is_led_back_and_ours_is_left_out() -> None:
     """Frames of the bundle by the map, or by the bundle's name; the first is the place."""
     places = Places(Bundle.of(b"x", source_map=map_of()), "hello.js")
-    stack = "    at f (fn.mjs:1:1)\n    at fn.mjs:8:2\n    at shim.mjs:34:15"
+    stack = "    at f (fn.mjs:1:1)\n    at fn.mjs:8:2\n    at shim\ufffd.mjs:34:15"
     assert places.stack(stack) == "    at f (src/a.ts:3:2)\n    at hello.js:8:2"
     assert places.in_stack(stack) == ("src/a.ts", 3, 2)
     assert places.in_stack("Error: at other.mjs:1:1") == ("", 0, 0)

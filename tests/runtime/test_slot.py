@@ -969,7 +969,7 @@ def test_who_waits_for_a_turn_is_drained_too() -> None:
     async def run() -> None:
         stage = _Stage()
         turnstile = Turnstile(stage.clock, most=1)
-        vars(stage.slot)["_gate"] = gate = turnstile.gate("p", 9)
+        stage.slot.gate = gate = turnstile.gate("p", 9)
         await stage.started()
         other = turnstile.gate("q", 9)
         assert other.try_enter()  # so that the node is full, and this function is not

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.waiting import comes
 
 from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError
@@ -67,10 +68,7 @@ def runs(pid: int) -> bool:
 
 
 def gone(pid: int, *, within_s: float = 1) -> bool:
-    deadline = time.monotonic() + within_s
-    while runs(pid) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return not runs(pid)
+    return comes(lambda: not runs(pid), within_s=within_s)
 
 
 def spawner_of(pid: int) -> int:
@@ -267,6 +265,134 @@ def test_a_spawn_that_nobody_waits_for_leaves_no_process() -> None:
     with_spawner(body)
 
 
+class Heard(Spawner):
+    """Tells a test of each message of the spawner's, right after it was taken in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: Callable[[dict[str, Any]], object] = lambda _message: None
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        super()._handle(message)
+        self.then(message)
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """As if it had come from the spawner."""
+        super()._handle(message)
+
+
+async def with_heard(body: Callable[[Heard], Coroutine[Any, Any, None]]) -> None:
+    spawner = Heard()
+    await spawner.open()
+    try:
+        async with asyncio.timeout(10):
+            await body(spawner)
+    finally:
+        await spawner.close()
+
+
+@pytest.mark.parametrize("moment", ["before the order", "order out", "answered"])
+def test_a_spawn_that_is_cancelled_leaves_no_process(moment: str) -> None:
+    """Wherever it waits, the very moment of the answer included (Must show 10)."""
+
+    async def body(spawner: Heard) -> None:
+        exits, news = Exits(), Exits()
+        pids: list[int] = []
+
+        def then(message: dict[str, Any]) -> None:
+            if "pid" in message:
+                pids.append(message["pid"])
+                if moment == "answered":
+                    waiting.cancel()
+            elif message.get("exit") in pids:
+                news(message["code"])
+
+        spawner.then = then
+        waiting = asyncio.create_task(spawn(spawner, *SLEEP, exited=exits))
+        if moment != "before the order":
+            await asyncio.sleep(0)
+        if moment in ("before the order", "order out"):
+            waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        if moment != "before the order":
+            assert await news.codes.get() == -signal.SIGKILL
+        assert all(gone(pid) for pid in pids)
+        assert len(pids) == (moment != "before the order")
+        assert exits.codes.empty()
+        # it serves on
+        spawner.kill(await spawn(spawner, *SLEEP, exited=exits))
+        assert await exits.codes.get() == -signal.SIGKILL
+
+    asyncio.run(with_heard(body))
+
+
+def test_a_spawner_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPAWNER_GONE after limits.SPAWN_S; what it starts after all is ended (Must show 10)."""
+
+    async def body(spawner: Heard) -> None:
+        exits, pids = Exits(), asyncio.Queue[int]()
+        first = await spawn(spawner, *SLEEP, exited=exits)
+        parent = psutil.Process(spawner_of(first))
+        parent.suspend()
+        with monkeypatch.context() as soon:
+            soon.setattr(limits, "SPAWN_S", limits.Deadline(0.01, "", ""))
+            with pytest.raises(InternalError, match="does not answer") as gone_:
+                await spawn(spawner, *SLEEP, exited=exits)
+        assert gone_.value.code is InternalCode.SPAWNER_GONE
+        spawner.then = lambda m: pids.put_nowait(m["pid"]) if "pid" in m else None
+        parent.resume()
+        assert gone(await pids.get())
+        assert runs(first)
+        assert exits.codes.empty()
+
+    asyncio.run(with_heard(body))
+
+
+def test_a_start_and_an_end_in_one_piece_are_told_in_turn() -> None:
+    """An end belongs to the process that has the pid then, not to one that had it before."""
+
+    async def body(spawner: Heard) -> None:
+        first, second = Exits(), Exits()
+        parent = psutil.Process(spawner_of(await spawn(spawner, *SLEEP, exited=first)))
+        parent.suspend()
+        waiting = asyncio.create_task(spawn(spawner, *SLEEP, exited=second))
+        await asyncio.sleep(0)
+        spawner.hear({"exit": 4_000_000, "code": 1})  # of one that was given up long ago
+        spawner.hear({"id": 2, "pid": 4_000_000})
+        assert await waiting == 4_000_000
+        assert second.codes.empty()
+        waiting = asyncio.create_task(spawn(spawner, *SLEEP, exited=second))
+        await asyncio.sleep(0)
+        spawner.hear({"exit": 4_000_000, "code": 2})
+        spawner.hear({"id": 3, "pid": 4_000_000})
+        spawner.hear({"exit": 4_000_000, "code": 3})
+        assert await waiting == 4_000_000
+        assert [second.codes.get_nowait() for _ in range(2)] == [2, 3]
+        assert first.codes.empty()
+        parent.resume()
+
+    asyncio.run(with_heard(body))
+
+
+def test_an_order_that_does_not_fit_loses_the_spawner() -> None:
+    """Half a line would be read as the head of the next: all ends, and is told (ours)."""
+
+    async def body(spawner: Heard) -> None:
+        exits = Exits()
+        first = await spawn(spawner, *SLEEP, exited=exits)
+        psutil.Process(spawner_of(first)).suspend()
+        with pytest.raises(InternalError) as lost:
+            await spawn(spawner, *SLEEP, "x" * 4_000_000, exited=exits)
+        assert lost.value.code is InternalCode.SPAWNER_GONE
+        assert await exits.codes.get() == -signal.SIGKILL
+        assert gone(first)
+        await spawner.open()
+        await spawn(spawner, *SLEEP, exited=exits)
+
+    asyncio.run(with_heard(body))
+
+
 # --- the other end -----------------------------------------------------------------------------
 
 
@@ -415,4 +541,26 @@ def test_a_spawner_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -
         assert gone(pid)
 
     monkeypatch.setattr(limits, "STOP_S", limits.Deadline(0.05, "", ""))
+    asyncio.run(main())
+
+
+def test_a_close_that_is_cancelled_has_ended_everything() -> None:
+    """Who has no patience leaves nothing behind, and each end is told (Must show 10)."""
+
+    async def main() -> None:
+        spawner = Spawner()
+        await spawner.open()
+        exits = Exits()
+        pid = await spawn(spawner, *SLEEP, exited=exits)
+        parent = spawner_of(pid)
+        psutil.Process(parent).suspend()
+        closing = asyncio.create_task(spawner.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert exits.codes.get_nowait() == -signal.SIGKILL
+        assert gone(pid)
+        assert gone(parent)
+
     asyncio.run(main())

@@ -9,6 +9,7 @@ import pytest
 
 from amba_runtime.clock import ManualClock
 from amba_runtime.entropy import short_id
+from amba_runtime.message_room import MessageRoom
 from amba_runtime.outcome import Breach
 from amba_runtime.turnstile import Busy, Gate, Turnstile
 
@@ -136,6 +137,141 @@ def test_projects_take_turns_however_many_wait() -> None:
     run(body)
 
 
+@pytest.mark.parametrize(
+    ("mine", "others", "enters"),
+    [
+        (0, 0, True),
+        (4, 0, True),
+        (5, 0, False),
+        (2, 5, True),
+        (3, 4, False),
+        (0, 9, True),
+        (1, 8, False),
+        (0, 10, False),
+    ],
+)
+def test_a_project_enters_while_it_holds_fewer_than_are_free(
+    mine: int, others: int, enters: bool
+) -> None:
+    """Of ten places: the truth table of the fair share (T20)."""
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock, most=10, of_project=10)
+        gate = turnstile.gate("p", 99)
+        for number in range(others):
+            fill(turnstile.gate(f"other-{number}", 1), 1)
+        gate.inside = gate.share.inside = mine
+        turnstile.inside += mine
+        assert gate.free is enters
+        assert gate.try_enter() is enters
+
+    run(body)
+
+
+@pytest.mark.parametrize(("hot", "each"), [(1, 500), (2, 333), (3, 250), (9, 100)])
+def test_hot_projects_never_lock_out_another(hot: int, each: int) -> None:
+    """However many floods there are, each gets the same, and as many are free for the next who
+    comes, at once (T20; limits.NODE_CONCURRENCY).
+    """
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock, of_project=500)
+        gates = [turnstile.gate(f"hot-{n}", 1_000) for n in range(hot)]
+        for _ in range(1_000):
+            for gate in gates:
+                gate.try_enter()
+        assert {gate.inside for gate in gates} <= {each, each + 1}
+        free = 1_000 - turnstile.inside
+        assert abs(free - each) <= 1
+        late = turnstile.gate("late", 1_000)
+        line = Line()
+        await line.join(late, "l1", "l2")
+        assert line.order == ["l1", "l2"]
+
+    run(body)
+
+
+def test_who_holds_too_much_waits_until_others_leave() -> None:
+    """Over its share a project waits though places are free, is told 429 in the end, and goes
+    on as soon as it holds fewer than are free (T20).
+    """
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock, most=6, of_project=6)
+        hot, other = turnstile.gate("hot", 9), turnstile.gate("other", 9)
+        fill(hot, 3)
+        fill(other, 1)
+        line = Line()
+        await line.join(hot, "h1", "h2")
+        assert line.order == []
+        other.leave()
+        await settle()
+        assert line.order == []  # three and three: no fewer
+        hot.leave()
+        await settle()
+        assert line.order == ["h1"]
+        await clock.advance(5)
+        await settle()
+        busy = line.busy["h2"]
+        assert (busy.code, busy.status, busy.breach) == ("concurrency_limit", 429, None)
+
+    run(body)
+
+
+def test_a_server_of_one_project_is_its_own() -> None:
+    """In dev nobody leaves places to others: all may be taken (limits.DEV_CONCURRENCY)."""
+
+    async def body(clock: ManualClock) -> None:
+        gate = Turnstile(clock, most=200).gate("p", 1_000)
+        fill(gate, 200)
+        assert not gate.try_enter()
+
+    run(body)
+
+
+def test_sockets_have_seats_of_which_there_are_fewer() -> None:
+    """At a project's bound 429, at the node's 503, at once; plain requests go on; a seat that
+    was left is free (T20).
+    """
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock, of_project=9, seats=3, of_project_seats=2)
+        p, q = turnstile.gate("p", 9), turnstile.gate("q", 9)
+        p.sit()
+        turnstile.gate("p", 9).sit()
+        with pytest.raises(Busy, match="the function has too many WebSockets open") as full:
+            p.sit()
+        assert (full.value.code, full.value.status) == ("concurrency_limit", 429)
+        q.sit()
+        with pytest.raises(Busy, match="the server has too many WebSockets open") as over:
+            turnstile.gate("r", 9).sit()
+        assert (over.value.code, over.value.status) == ("overloaded", 503)
+        fill(p, 4)
+        p.rise()
+        p.sit()
+        turnstile.close()
+        p.rise()
+        with pytest.raises(Busy):
+            p.sit()
+
+    run(body)
+
+
+def test_messages_of_one_project_are_counted_together() -> None:
+    """All its functions' WebSockets share its room; another project has its own (T20)."""
+
+    async def body(clock: ManualClock) -> None:
+        room = MessageRoom(most=100, of_project=50, free=0)
+        turnstile = Turnstile(clock, messages=room)
+        one, two = turnstile.gate("p", 1), turnstile.gate("p", 1)
+        assert one.account().inward.hold(40)
+        assert not two.account().inward.hold(20)
+        assert turnstile.gate("q", 1).account().inward.hold(20)
+        assert room.held == 60
+
+    run(body)
+
+
 def test_functions_of_one_project_take_turns() -> None:
     """A busy function does not shut out its project's others."""
 
@@ -180,8 +316,8 @@ def test_a_full_project_comes_back_when_one_of_it_leaves() -> None:
     """Its waiters are passed over while it is full, and not forgotten."""
 
     async def body(clock: ManualClock) -> None:
-        turnstile = Turnstile(clock, most=3, of_project=2)
-        full, other = turnstile.gate("p", 9), turnstile.gate("q", 9)
+        turnstile = Turnstile(clock, most=6, of_project=2)
+        full, other = turnstile.gate("p", 9), turnstile.gate("q", 1)
         fill(full, 2)
         fill(other, 1)
         line = Line()

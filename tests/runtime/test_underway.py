@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from amba_runtime import limits
+from amba_runtime.clock import ManualClock
 from amba_runtime.outcome import Ended
 from amba_runtime.trace import Hop, Trace
-from amba_runtime.underway import Hops, Underway
+from amba_runtime.underway import GUESS, Hops, Underway
 
 
 @dataclass(eq=False, slots=True)
@@ -40,13 +42,15 @@ def test_one_in_flight_has_one_place() -> None:
 
 
 def test_one_that_ended_is_remembered_for_a_while() -> None:
-    """What `waitUntil` asks continues its trace; the oldest are forgotten first."""
+    """What `waitUntil` asks continues its trace; who asked longest ago is forgotten first (E29)."""
     hops = Hops(_flying())
     hops.ended("deep", Hop(Trace(9), 9))
+    hops.ended("silent", Hop(Trace(8), 8))
     assert hops.of("deep").depth == 9
-    for n in range(limits.TRACES_KEPT.value):
+    for n in range(limits.TRACES_KEPT.value - 1):
         hops.ended(str(n), Hop(Trace(), 1))
-    assert hops.of("deep").depth == 0
+    assert hops.of("deep").depth == 9
+    assert hops.of("silent").depth == 0
 
 
 def test_one_that_ended_before_it_asked_begins_one_trace() -> None:
@@ -57,12 +61,52 @@ def test_one_that_ended_before_it_asked_begins_one_trace() -> None:
 
 
 def test_nobody_gets_out_of_a_trace_by_losing_its_name() -> None:
-    """Without an id, or with one that is not known: the deepest in flight."""
+    """Without an id, it is the deepest in flight or of late (E29)."""
+    clock = ManualClock()
     calls = _flying(Invocation("a"), Invocation("b", Hop(Trace(7), 7)), Invocation("c"))
-    hops = Hops(calls)
+    hops = Hops(calls, clock)
     assert hops.of(None) is hops.of("b")
-    assert hops.of("never heard of") is hops.of("b")
-    del calls["b"]
+    b = calls.pop("b").hop
+    assert hops.of(None) is b
+    asyncio.run(clock.advance(limits.HOP_KEPT_S.value + 1))
     assert hops.of(None) is hops.of("a")
     calls.clear()
-    assert hops.of(None) is not hops.of(None)
+    assert hops.of(None) is hops.of(None)
+
+
+def test_a_loop_after_the_answer_ends() -> None:
+    """Each call is one deeper than the one before, though its caller has ended and lost its name:
+    in whatever time, at most `HOP_KEPT_S` between two (row E29)."""
+    clock = ManualClock()
+    calls: dict[str, Underway] = {}
+    hops = Hops(calls, clock)
+    depths: list[int] = []
+    for n in range(20):
+        hop = hops.of(None).next()
+        depths.append(hop.depth)
+        calls["fresh"] = Invocation("fresh")  # somebody from outside is in flight all the while
+        hops.ended(f"r-{n}", hop)
+        asyncio.run(clock.advance(limits.HOP_KEPT_S.value - 1))
+    assert depths == list(range(1, 21))
+
+
+def test_calling_itself_once_after_each_answer_is_no_loop() -> None:
+    """However often in a minute, and whatever else is in flight: each is one call deep (E29)."""
+    calls = _flying(Invocation("other", Hop(Trace(9), 9)))
+    hops = Hops(calls, ManualClock())
+    for n in range(50):
+        hop = hops.of(f"r-{n}").next()  # its own answer has ended
+        assert (hop.depth, hop.trace.calls) == (1, 2)
+        hops.ended(f"refresh-{n}", hop)
+
+
+def test_a_guess_is_believed_while_it_is_in_flight() -> None:
+    """A bundle without contexts signs for the newest; when that has ended, it is nameless (E29)."""
+    calls = _flying(Invocation("a", Hop(Trace(), 2)), Invocation("b", Hop(Trace(), 5)))
+    hops = Hops(calls, ManualClock())
+    assert hops.of(GUESS + "a").depth == 2
+    a = calls.pop("a").hop
+    assert a is not None
+    hops.ended("a", a)
+    assert hops.of("a") is a
+    assert hops.of(GUESS + "a").depth == 5

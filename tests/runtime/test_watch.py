@@ -476,7 +476,7 @@ def test_a_loop_after_the_answer_is_ended() -> None:
             await asked.wait()
             return 0
 
-        isolate.pending = no_answer  # type: ignore[method-assign]
+        isolate.pending = no_answer  # type: ignore[method-assign]  # one that fails
         stage.answer(call)
         await stage.spend(0.3)
         assert not isolate.alive
@@ -608,7 +608,7 @@ def test_each_slot_has_a_pace_of_its_own() -> None:
         near = stage.isolate
         near.memory_held = 200 * MIB
         await slot.start()
-        stage.isolate.memory_bytes = other  # type: ignore[method-assign]
+        stage.isolate.memory_bytes = other  # type: ignore[method-assign]  # one that fails
         first = stage.enter("a")
         second = Invocation("b", stage.clock.monotonic_s())
         assert slot.try_enter(second)
@@ -630,7 +630,7 @@ def test_a_question_that_fails_makes_no_noise(caplog: pytest.LogCaptureFixture) 
         async def broken() -> None:
             raise wire.WireError("the engine closed the connection")
 
-        stage.isolate.ping = broken  # type: ignore[method-assign]
+        stage.isolate.ping = broken  # type: ignore[method-assign]  # one that fails
         call = stage.enter("a")
         await stage.spend(limits.PING_EVERY_S.value + LOOK_S / 2, busy=0.0)
         stage.isolate.crash()
@@ -649,7 +649,7 @@ def test_unfinished_work_that_cannot_be_asked_for_is_none() -> None:
         async def broken() -> int:
             raise wire.WireError("the engine closed the connection")
 
-        stage.isolate.pending = broken  # type: ignore[method-assign]
+        stage.isolate.pending = broken  # type: ignore[method-assign]  # one that fails
         stage.answer(stage.enter("a"))
         await stage.spend(10 * LOOK_S, busy=0.0)
         assert not stage.slot.watched

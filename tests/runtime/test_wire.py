@@ -25,12 +25,15 @@ from amba_runtime.wire import (
     Connection,
     Handler,
     Headers,
+    Intake,
     NothingSentError,
     Request,
     Response,
     Server,
     Tunnel,
     WireError,
+    engine_connections,
+    open_files,
 )
 
 KIB = 1024
@@ -50,8 +53,8 @@ class Bench:
         self._open: list[Server | Client] = []
         self._stack = contextlib.AsyncExitStack()
 
-    async def serve(self, handler: Handler) -> Server:
-        server = Server(self.path, handler, name="test")
+    async def serve(self, handler: Handler, **how: Any) -> Server:
+        server = Server(self.path, handler, name="test", **how)
         await server.open()
         self._stack.push_async_callback(server.close)
         return server
@@ -841,7 +844,7 @@ def test_few_idle_connections_are_kept(run: Run) -> None:
     """Above `WIRE_IDLE_CONNECTIONS` they are closed; after `close` none is kept."""
 
     async def body(bench: Bench) -> None:
-        await bench.serve(echo)
+        await bench.serve(echo, most=2 * limits.WIRE_IDLE_CONNECTIONS.value)
         client = bench.client()
         connections = [
             await client.acquire(fresh=True) for _ in range(limits.WIRE_IDLE_CONNECTIONS.value + 3)
@@ -1105,3 +1108,86 @@ def test_connections_of_one_engine_are_bounded(run: Run) -> None:
                         break
 
     run(body)
+
+
+def test_engines_share_what_files_there_are(run: Run) -> None:
+    """Connections to all our sockets together are bounded; one that goes makes room (E19, K4)."""
+
+    async def body(bench: Bench) -> None:
+        async def handler(request: Request) -> Response:
+            return Response(204)
+
+        intake = Intake()
+        most = engine_connections(open_files())
+        assert 0 < most <= limits.WIRE_ALL_CONNECTIONS.value
+        intake.count = most - 1  # of other engines
+        await bench.serve(handler, intake=intake)
+        assert await _answers(bench)
+        async with asyncio.timeout(5):
+            while True:  # until the one before has gone
+                reader, writer = await bench.raw()
+                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    await reader.readexactly(12)
+                    break
+            assert intake.full
+            assert not await _answers(bench)
+            writer.close()
+            while not await _answers(bench):
+                pass
+        intake.count = 0
+
+    run(body)
+
+
+async def _answers(bench: Bench) -> bool:
+    reader, writer = await bench.raw()
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        return (await reader.read()).startswith(b"HTTP/1.1 204")
+    except ConnectionError:
+        return False
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "most"), [(None, 4096), (10**6, 4096), (1024, 128), (256, 32), (64, 8)]
+)
+def test_engines_have_a_share_of_our_files(files: int | None, most: int) -> None:
+    """A quarter, for two each: the guest's to us, and ours to where it goes (row K4)."""
+    assert engine_connections(files) == most
+
+
+def test_a_failed_request_is_logged_without_its_query(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may hold a secret; the path says enough (reliability.md H, secrets)."""
+    caplog.set_level("DEBUG")
+
+    async def body(bench: Bench) -> None:
+        async def handler(request: Request) -> Response:
+            if b"/ours" in request.target:
+                raise RuntimeError("oops")
+            if b"/theirs" in request.target:
+                raise WireError("not so")
+
+            async def broken() -> AsyncIterator[bytes]:
+                yield b"a"
+                raise RuntimeError("midway")
+
+            return Response(200, [], broken())
+
+        await bench.serve(handler)
+        for path in (b"/ours", b"/theirs", b"/midway"):
+            reader, writer = await bench.raw()
+            writer.write(b"GET http://x.test" + path + b"?key=canary HTTP/1.1\r\nhost: x\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                await reader.read(100)
+                if path == b"/midway":
+                    await reader.read()
+
+    run(body)
+    said = caplog.text
+    assert all(f"http://x.test/{path}" in said for path in ("ours", "theirs", "midway")), said
+    assert "canary" not in said

@@ -161,7 +161,7 @@ class ControlApp:
             said = faults.refusal_of(error)
             if isinstance(error, InternalError) or said.fault.status >= 500:
                 logger.error("%s failed, request %s: %s", operation.id, request_id, error)
-        except Exception:
+        except Exception:  # a mistake of ours is answered, too, in the platform's shape
             logger.exception("%s failed, request %s", operation.id, request_id)
             said = faults.INTERNAL.refuse("amba-run failed; its log says why")
         if said.fault not in allowed[operation.id]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from amba_router.control import faults
 from amba_router.control.turns import Turns
-from amba_router.store.control_records import NewDeployment, Status
+from amba_router.store.control_records import NewDeployment
 from amba_runtime import limits
 from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
@@ -101,7 +101,7 @@ class Deploys:
             now = await self._store.find_deployment(project.id, deployment_id=old.id)
             still()
             disabled = await self._store.disable_deployment(project.id, old.id)
-            if now is not None and now.status == Status.ACTIVE:
+            if now is not None and now.status == "active":
                 self._host.remove(project.id, old.name)
             return disabled
 
@@ -199,7 +199,7 @@ class Deploys:
         try:
             now = dict(await self._store.secrets_for(deployment.id))
         except Exception:
-            # it is committed and has to serve; its own start says what is wrong
+            # whatever it is: committed, it has to serve; its own start says what is wrong
             logger.exception("deploy.secrets_unread deployment=%s", deployment.id)
             return True
         return any(now.get(name) != value for name, value in env)

@@ -9,8 +9,7 @@ import asyncio
 
 from amba_router.control import faults
 from amba_router.control.deploys import Deployed, Wanted
-from amba_router.control.metadata import read_metadata
-from amba_router.control.models import (
+from amba_router.control.function_models import (
     Cascade,
     DeletedFunction,
     DeletedFunctionAnswer,
@@ -26,6 +25,7 @@ from amba_router.control.models import (
     RateLimitBody,
     Rollback,
 )
+from amba_router.control.metadata import read_metadata
 from amba_router.control.multipart import read_upload
 from amba_router.control.operations import Answer, Asked, Auth, Operation, Query, Reads
 from amba_router.control.services import (
@@ -333,12 +333,12 @@ def _row(deployment: Deployment) -> DeploymentRow:
         cf_script_name=deployment.script_name,
         cf_dispatch_namespace=deployment.namespace,
         bundle_sha=deployment.bundle_sha,
-        status=deployment.status,  # type: ignore[arg-type]
+        status=deployment.status,
         created_at=iso_ms(deployment.created_ms),
         bytes=deployment.bytes,
         bytes_gzip=deployment.bytes_gzip,
         handlers=list(deployment.handlers),
-        rate_limit=None if limit is None else RateLimitBody(limit.window, limit.max, limit.key),  # type: ignore[arg-type]
+        rate_limit=None if limit is None else RateLimitBody(limit.window, limit.max, limit.key),
         limits=dict(deployment.limits),
         egress=deployment.egress.wire(),
         engine=deployment.engine,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from amba_router.control import faults
 from amba_router.control.decoding import decode_json
-from amba_router.control.models import Metadata
+from amba_router.control.function_models import Metadata
 from amba_router.rate_limit import RateLimit, parse_rate_limit
 from amba_runtime import limits
 from amba_runtime.egress_rules import NO_RULES, EgressRules, RuleError

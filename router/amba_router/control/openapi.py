@@ -12,7 +12,8 @@ import msgspec
 
 from amba_router.control import elsewhere, faults
 from amba_router.control.faults import Fault
-from amba_router.control.models import ErrorAnswer, RateLimitBody, Rollback
+from amba_router.control.function_models import RateLimitBody, Rollback
+from amba_router.control.models import ErrorAnswer
 from amba_router.control.multipart import SCRIPT_TYPES
 from amba_router.control.operations import Auth, Operation, Reads, Table
 from amba_runtime import limits

@@ -18,7 +18,7 @@ from amba_runtime.secret import SecretText
 
 if TYPE_CHECKING:
     from amba_router.control.host import Host
-    from amba_router.store.control_records import SecretRecord
+    from amba_router.store.control_records import SecretRecord, SyncStatus
 
 logger = logging.getLogger("amba.control")
 
@@ -28,7 +28,7 @@ _Key = tuple[str, str | None, str]
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    status: str
+    status: SyncStatus
     attempts: int = 0
     error: str | None = None
 
@@ -108,7 +108,7 @@ class Pushes:
             self._states[key] = _State("syncing", attempt, _FAILED if attempt > 1 else None)
             try:
                 await self._host.push_secret(project_id, function, name, value)
-            except Exception as error:
+            except Exception as error:  # of any host: it is tried again, until it is known
                 # the error's words could hold anything, the value too
                 logger.warning(
                     "secret.push_failed project=%s function=%s name=%s attempt=%d error=%s",

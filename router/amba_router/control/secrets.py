@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from amba_router.control import faults
-from amba_router.control.metadata import check_name
-from amba_router.control.models import (
+from amba_router.control.function_models import (
     DeletedSecret,
     DeletedSecretAnswer,
     SecretAnswer,
@@ -13,6 +12,7 @@ from amba_router.control.models import (
     SecretSet,
     SetSecret,
 )
+from amba_router.control.metadata import check_name
 from amba_router.control.operations import Answer, Asked, Auth, Operation, Query, Reads
 from amba_router.control.services import LIMIT, OFFSET, Services, iso_ms, page, project_of
 from amba_router.store.control_records import SecretRecord
@@ -118,7 +118,7 @@ class _Secrets:
                     function=record.function,
                     version=record.version,
                     version_path=f"{scope}/secrets/{record.name}/versions/{record.version}",
-                    sync_status=shown.sync_status,  # type: ignore[arg-type]
+                    sync_status=shown.sync_status,
                     created_at=iso_ms(record.created_ms),
                 )
             ),

@@ -51,7 +51,7 @@ class Adoption:
 
         try:
             result, _ = await self._database.write(job, then=self._remove)
-        except Exception:
+        except Exception:  # whatever failed: no blob stays that no row names
             if named:
                 # What does not go now goes at the next open.
                 with contextlib.suppress(AmbaRunError, RuntimeError):

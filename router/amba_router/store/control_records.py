@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.manifest import Bundle, DeveloperId, FunctionName, ProjectId
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 NAMESPACE = "amba_tenant_functions"
 """The dispatch namespace, the same for all. Source: contract A.2."""
+
+
+SyncStatus = Literal["pending", "syncing", "sync_failed_retrying", "synced"]
+"""How far a secret's value has got. Source: contract E.2."""
 
 
 class CredentialKind(StrEnum):
@@ -178,7 +182,7 @@ class Deployment:
     bytes: int
     bytes_gzip: int
     handlers: tuple[str, ...]
-    status: str
+    status: Literal["active", "superseded", "disabled"]
     created_ms: int
     rate_limit: RateLimit | None
     limits: Mapping[str, int]
@@ -204,7 +208,7 @@ class SecretRecord:
     function: str | None
     name: str
     version: int
-    sync_status: str
+    sync_status: SyncStatus
     attempts: int
     last_error: str | None
     updated_ms: int

@@ -99,7 +99,7 @@ def run(args: list[str]) -> int:
         # whoever read our output has left, as `head` does: nothing more is to be flushed there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except Exception as error:  # ours: its stack, and an exit code that says so
         import traceback
 
         traceback.print_exception(error)

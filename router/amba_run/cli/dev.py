@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,69 +166,27 @@ def _make(state: Path) -> None:
 
 def _run(options: DevOptions, say: Reporter, engine_name: str, sandbox: str) -> int:
     from amba_bundler.esbuild import Esbuild
+    from amba_run.cli.serving import Life, serve
     from amba_run.config import Environment
     from amba_run.dev import DevServer
     from amba_runtime.clock import SystemClock
     from amba_runtime.engine.auto import choose
-    from amba_runtime.errors import InternalError
     from amba_runtime.sandbox import STRONGEST
 
     environment = Environment.of_process()
-    raise_file_limit()
-    calm_collector()
 
-    async def serve() -> int:
-        stop = asyncio.Event()
-        code = 0
+    def make() -> Life:
+        server = DevServer(
+            options,
+            engine=choose(
+                engine_name,
+                workerd=str(environment.workerd) if environment.workerd else None,
+                most=0 if sandbox == "off" else STRONGEST,
+            ),
+            esbuild=Esbuild(environment.esbuild, memory_max=limits.BUILD_MEMORY.value),
+            clock=SystemClock(),
+            say=say,
+        )
+        return Life(lambda: server.ready, lambda stop, _now: server.run(stop))
 
-        def interrupt(with_code: int) -> None:
-            nonlocal code
-            code = with_code
-            stop.set()
-
-        loop = asyncio.get_running_loop()
-        for name, with_code in (("SIGINT", 130), ("SIGTERM", 0), ("SIGHUP", 130)):
-            # Windows has no SIGHUP, and its loop takes no handlers: Ctrl-C then raises
-            with contextlib.suppress(NotImplementedError, AttributeError):
-                loop.add_signal_handler(getattr(signal, name), interrupt, with_code)
-        override = str(environment.workerd) if environment.workerd else None
-        most = 0 if sandbox == "off" else STRONGEST
-        engine = choose(engine_name, workerd=override, most=most)
-        esbuild = Esbuild(environment.esbuild, memory_max=limits.BUILD_MEMORY.value)
-        server = DevServer(options, engine=engine, esbuild=esbuild, clock=SystemClock(), say=say)
-        try:
-            await server.run(stop)
-        except InternalError as error:
-            if server.ready:
-                raise
-            click.echo(f"did not start [{error.code}]: {error.message}", err=True)
-            return 3
-        return code
-
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        return asyncio.run(serve())
-    return uvloop.run(serve())
-
-
-def raise_file_limit() -> None:
-    """Let us hold two sockets per client: a shell's usual 1,024 files end at 500 clients."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.OPEN_FILES.value
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def calm_collector() -> None:
-    """Spare the data path full collections of a heap that is almost all modules and settings."""
-    import gc
-
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    return serve(make, {"SIGINT": 130, "SIGTERM": 0, "SIGHUP": 130})

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import re
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +14,7 @@ import click
 from amba_runtime import limits
 
 if TYPE_CHECKING:
-    from amba_run.node import Addresses
+    from amba_run.addresses import Addresses
     from amba_run.node_report import NodeReporter
     from amba_run.node_server import NodeOptions
 
@@ -147,7 +145,7 @@ def _address(option: str, text: str) -> tuple[str, int]:
 
 def _addresses(suffix: str | None, cdn_suffix: str | None, public_url: str | None) -> Addresses:
     """Raises UsageError."""
-    from amba_run.node import SUFFIX, Addresses
+    from amba_run.addresses import SUFFIX, Addresses
 
     for option, text in (("--suffix", suffix), ("--cdn-suffix", cdn_suffix)):
         if text is not None and (_SUFFIX.match(text.lower()) is None or len(text) > 180):
@@ -188,57 +186,30 @@ def _default_state() -> Path:
 
 def _run(options: NodeOptions, say: NodeReporter, engine_name: str) -> int:
     from amba_bundler.esbuild import Esbuild
-    from amba_run.cli.dev import calm_collector, raise_file_limit
+    from amba_run.cli.serving import Life, serve
     from amba_run.config import Environment
+    from amba_run.harden import shut_memory
     from amba_run.node_server import NodeServer
     from amba_runtime.clock import SystemClock
     from amba_runtime.engine.auto import choose
-    from amba_runtime.errors import InternalError
     from amba_runtime.sandbox import STRONGEST
 
+    shut_memory()
     environment = Environment.of_process()
-    raise_file_limit()
-    calm_collector()
 
-    async def serve() -> int:
-        stop, now = asyncio.Event(), asyncio.Event()
-        code = 0
-
-        def interrupt(with_code: int) -> None:
-            nonlocal code
-            if stop.is_set():
-                now.set()
-                return
-            code = with_code
-            stop.set()
-
-        loop = asyncio.get_running_loop()
-        for name, with_code in (("SIGINT", 130), ("SIGTERM", 0)):
-            # Windows' loop takes no handlers: Ctrl-C then raises
-            with contextlib.suppress(NotImplementedError, AttributeError):
-                loop.add_signal_handler(getattr(signal, name), interrupt, with_code)
+    def make() -> Life:
         server = NodeServer(
             options,
             engine=choose(
                 engine_name,
                 workerd=str(environment.workerd) if environment.workerd else None,
                 most=0 if options.sandbox == "off" else STRONGEST,
+                strict=options.sandbox == "strict",
             ),
             esbuild=Esbuild(environment.esbuild, memory_max=limits.SCAN_MEMORY.value),
             clock=SystemClock(),
             say=say,
         )
-        try:
-            await server.run(stop, now=now)
-        except InternalError as error:
-            if server.ready:
-                raise
-            click.echo(f"did not start [{error.code}]: {error.message}", err=True)
-            return 3
-        return code
+        return Life(lambda: server.ready, lambda stop, now: server.run(stop, now=now))
 
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        return asyncio.run(serve())
-    return uvloop.run(serve())
+    return serve(make, {"SIGINT": 130, "SIGTERM": 0})

@@ -17,6 +17,7 @@ from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Ended, Event, Tell
 
 if TYPE_CHECKING:  # `check --static` starts nothing, and need not load the wire
+    from amba_runtime.message_room import Direction
     from amba_runtime.sandbox import Sandbox
     from amba_runtime.wire import Handler, Headers
 
@@ -64,8 +65,11 @@ class Description:
 
 
 GUEST_MODULE = "fn.mjs"
-HOST_MODULES = ("shim.mjs", "prelude.mjs", "subrequests.mjs", "guest.mjs")
-"""What a bundle, and our modules around it, are called in stacks."""
+HOST_MODULES = ("shim\ufffd.mjs", "prelude.mjs", "subrequests.mjs", "guest.mjs")
+"""What a bundle, and our modules around it, are called in stacks.
+
+The first has the one export that is worth anything; its name is `config.UNSAYABLE` there.
+"""
 
 
 class Exchange(Protocol):
@@ -97,7 +101,11 @@ class Exchange(Protocol):
 
 
 class Socket(Protocol):
-    """A WebSocket to a guest, message by message; `close_code` is set once it has ended."""
+    """A WebSocket to a guest, message by message; `close_code` is set once it has ended.
+
+    What of the guest's messages lies in our memory is held to `hold_to`'s account, until the
+    next is asked for; where that has no room the socket ends with 1013.
+    """
 
     @property
     def subprotocol(self) -> str | None: ...
@@ -107,6 +115,7 @@ class Socket(Protocol):
     def close_code(self) -> int | None: ...
     @property
     def close_reason(self) -> str: ...
+    def hold_to(self, account: Direction) -> None: ...
     async def send(self, message: str | bytes) -> None: ...
     async def receive(self) -> str | bytes | None: ...
     async def close(self, code: int, reason: str) -> None: ...
@@ -154,13 +163,16 @@ class Isolate(Protocol):
 class Engine(Protocol):
     """Starts isolates. `open` before the first, `close` ends every one; both idempotent.
 
-    `sandbox` is the walls around each isolate, known once it is open.
+    `sandbox` is the walls around each isolate, known once it is open; `memory_note` says why no
+    kernel caps what isolates hold, and is "" where one does.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def sandbox(self) -> Sandbox: ...
+    @property
+    def memory_note(self) -> str: ...
     async def open(self) -> None: ...
     async def start(
         self, manifest: Manifest, bundle: Bundle, surroundings: Surroundings

@@ -94,7 +94,7 @@ class FakeExchange:
     async def _run(self, request: FakeRequest) -> None:
         try:
             response = await self._isolate.handler(request)
-        except Exception as error:
+        except Exception as error:  # a guest may throw anything
             tell = Tell(threw=True)
             tell.exceptions.append(_exception(error))
             self.headers = [(self._isolate.tell_header, _text(tell))]
@@ -113,7 +113,7 @@ class FakeExchange:
         try:
             async for data in response.body:
                 await self._out.put(data)
-        except Exception:
+        except Exception:  # a guest may throw anything
             self._broken = True
         await self._out.put(None)
 
@@ -295,6 +295,7 @@ class FakeEngine:
         self.handlers = dict(handlers)
         self.isolates: list[FakeIsolate] = []
         self.sandbox = Sandbox()
+        self.memory_note = ""
 
     async def open(self) -> None:
         """Nothing to do."""

@@ -1,6 +1,8 @@
 // Wraps the guest's handlers: gives them a clean env, collects their console lines and
 // exceptions, and hands both to the host on a response header that the host removes.
 // That header stands on an answer of our own: a guest never sees it on its own objects.
+// Our functions know the header's name, so no guest may call them: the engine knows this module by
+// a name that no JavaScript string can say (config.py), and what it exports stays out of reach.
 
 import { take } from "./prelude.mjs";
 import { guardFetches } from "./subrequests.mjs";
@@ -15,6 +17,7 @@ const {
 const Response_ = Response;
 const Headers_ = Headers;
 const { apply } = Reflect;
+const { defineProperty } = Object;
 function getter(type, name) {
   let holder = type.prototype;
   while (!Object.hasOwn(holder, name)) holder = Object.getPrototypeOf(holder);
@@ -99,6 +102,13 @@ function callFetch(request, ctx) {
   throw new TypeError("the function has no fetch handler");
 }
 
+// A promise that is resolved with an answer asks it for `then`: a getter that a guest gave to all
+// objects would be shown the header.
+function unseen(ours) {
+  defineProperty(ours, "then", { __proto__: null, value: undefined });
+  return ours;
+}
+
 function tell(response, invocation) {
   if (invocation.size > HEADER_MAX || apply(webSocketOf, response, [])) {
     keepAlive(invocation.ctx, post(invocation));
@@ -107,7 +117,7 @@ function tell(response, invocation) {
   let ours;
   try {
     // status, headers, `cf` and how the body is encoded: the engine itself reads them off a Response
-    ours = new Response_(apply(bodyOf, response, []), response);
+    ours = unseen(new Response_(apply(bodyOf, response, []), response));
   } catch {
     keepAlive(invocation.ctx, post(invocation));
     return response; // the engine refuses it, and says why
@@ -124,7 +134,7 @@ function failed(error, invocation) {
   else text = drainText(invocation, "exception");
   const headers = new Headers_();
   apply(setHeader, headers, [TELL, text]);
-  return new Response_(null, { __proto__: null, status: 500, headers });
+  return unseen(new Response_(null, { __proto__: null, status: 500, headers }));
 }
 
 function answered(response, invocation) {
@@ -269,3 +279,9 @@ export class AmbaControl extends WorkerEntrypoint {
     return { pending: pending() };
   }
 }
+
+// The engine sets both on each instance: not by a setter that a guest gave to all objects, which
+// would be shown the instance.
+const PLAIN = { __proto__: null, value: undefined, writable: true };
+defineProperty(AmbaControl.prototype, "ctx", PLAIN);
+defineProperty(AmbaControl.prototype, "env", PLAIN);

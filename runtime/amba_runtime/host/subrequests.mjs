@@ -1,7 +1,11 @@
 // Puts counting functions in the place of whatever makes a subrequest: `fetch`, and the few that
 // fetch by themselves. Counted per invocation: in all, and how many wait for their answers at
 // once; the others queue. Source: reliability.md 2.3 and rows E17 to E19.
+// Calls of a cache and of STORAGE count as well, as they do in production.
+// A guest can get round what stands here; the host counts once more (tally.py).
 // What `fetch` means stays: it makes a Request of its arguments itself, as is done here.
+
+import { env as bindings } from "cloudflare:workers";
 
 const { apply, construct } = Reflect;
 const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, hasOwn } = Object;
@@ -13,6 +17,8 @@ const then = Promise.prototype.then;
 const listen = EventTarget.prototype.addEventListener;
 const setHeader = Headers.prototype.set;
 const getHeader = Headers.prototype.get;
+
+const now = Date.now;
 
 function holderOf(object, name) {
   while (!hasOwn(object, name)) object = getPrototypeOf(object);
@@ -34,17 +40,19 @@ function replace(object, name, make) {
 
 function nothing() {}
 
-export function guardFetches({ invocationNow, hasContext, keepAlive, onBreach, mark, most, atOnce }) {
+export function guardFetches({ invocationNow, hasContext, keepAlive, onBreach, mark, silent, most, atOnce }) {
   // no guest knows these names: the host believes what they say, and takes them off
   const CALLER = "amba-run-" + mark + "-caller";
   const BREACH = "amba-run-" + mark + "-breach";
   let nativeFetch = null;
+  let events = 0;
 
   const send = (request) => apply(nativeFetch, globalThis, [request]);
 
   function callerOf(invocation) {
     if (invocation.id === null) {
-      invocation.id = ""; // a schedule or a batch has no request
+      // a schedule or a batch has no request: any word that comes once
+      invocation.id = "!" + now() + "." + ++events;
       if (typeof invocation.request === "object") {
         const headers = apply(headersOf, invocation.request, []);
         invocation.id = apply(getHeader, headers, ["x-amba-request-id"]) ?? "";
@@ -53,9 +61,13 @@ export function guardFetches({ invocationNow, hasContext, keepAlive, onBreach, m
     return invocation.id;
   }
 
+  // A guess (a bundle that runs without a context) says that it is one; a context that was lost
+  // in a bundle that has one says nothing: the host charges it to whoever is under way.
   function signed(invocation, request) {
+    const sure = hasContext();
+    if (!sure && !silent) return request;
     const id = callerOf(invocation);
-    if (id !== "") apply(setHeader, apply(headersOf, request, []), [CALLER, id]);
+    if (id !== "") apply(setHeader, apply(headersOf, request, []), [CALLER, sure ? id : "~" + id]);
     return request;
   }
 
@@ -171,6 +183,30 @@ export function guardFetches({ invocationNow, hasContext, keepAlive, onBreach, m
       prototype.constructor = counted;
       return counted;
     });
+  }
+
+  function counted(native) {
+    const call = function (...args) {
+      const invocation = invocationNow();
+      try {
+        if (invocation !== undefined) count(invocation);
+      } catch (error) {
+        return apply(rejected, Promise_, [error]);
+      }
+      return apply(native, this, args);
+    };
+    for (const fact of ["name", "length"]) defineProperty(call, fact, getOwnPropertyDescriptor(native, fact));
+    return call;
+  }
+  const services = [[Cache.prototype, ["match", "put", "delete"]]];
+  const bucket = bindings.STORAGE;
+  if (bucket !== undefined) {
+    services.push([getPrototypeOf(bucket), ["head", "get", "put", "list", "delete", "createMultipartUpload"]]);
+    const upload = bucket.resumeMultipartUpload("none", "none");
+    services.push([getPrototypeOf(upload), ["uploadPart", "complete", "abort"]]);
+  }
+  for (const [prototype, names] of services) {
+    for (const name of names) replace(prototype, name, counted);
   }
 
   // by `fetch`, which says whose it is: a beacon to oneself would begin a trace without end

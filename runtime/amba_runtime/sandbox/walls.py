@@ -46,10 +46,9 @@ def missing(pid: int, promise: Promise, *, proc: Path = PROC) -> list[str] | Non
         OSError: there is no such process any more, or it cannot be looked at.
     """
     place = proc / str(pid)
-    there = identity(place / "exe") not in promise.launchers  # what is read next is no older
-    status = read_status(place)
-    if not there:
+    if identity(place / "exe") in promise.launchers:
         return None
+    status = read_status(place)  # no older than what was just seen
     faults = _faults(status, promise)
     if promise.tier >= 2 and not _own_filter(status, read_status(proc / "self")):
         faults.append(f"Seccomp_filters {status.get('Seccomp_filters')}")

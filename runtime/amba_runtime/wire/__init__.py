@@ -16,6 +16,7 @@ from amba_runtime.wire.common import (
     parse_lines,
     render,
 )
+from amba_runtime.wire.intake import Intake, engine_connections, open_files
 from amba_runtime.wire.server import Handler, Request, Response, Server, listen_unix
 
 __all__ = [
@@ -23,13 +24,16 @@ __all__ = [
     "Connection",
     "Handler",
     "Headers",
+    "Intake",
     "NothingSentError",
     "Request",
     "Response",
     "Server",
     "Tunnel",
     "WireError",
+    "engine_connections",
     "listen_unix",
+    "open_files",
     "parse_lines",
     "render",
 ]

@@ -16,6 +16,7 @@ import httptools
 
 from amba_runtime import limits
 from amba_runtime.wire.common import Flow, Headers, Inbox, Tunnel, WireError
+from amba_runtime.wire.intake import Intake
 
 logger = logging.getLogger("amba.wire")
 
@@ -91,12 +92,27 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Server:
-    """Listens on one Unix socket; `close` is idempotent and ends every connection."""
+    """Listens on one Unix socket; `close` is idempotent and ends every connection.
 
-    def __init__(self, path: Path, handler: Handler, *, name: str) -> None:
+    Args:
+        intake: of all engines together; None for one that is bounded by itself alone.
+        most: connections at once.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        handler: Handler,
+        *,
+        name: str,
+        intake: Intake | None = None,
+        most: int = limits.WIRE_CONNECTIONS.value,
+    ) -> None:
         self.path = path
         self.name = name
         self._handler = handler
+        self._intake = intake or Intake()
+        self._most = most
         self._server: asyncio.Server | None = None
         self._protocols: set[_ServerProtocol] = set()
 
@@ -105,7 +121,9 @@ class Server:
         listener = listen_unix(self.path)
         try:
             server = await asyncio.get_running_loop().create_unix_server(
-                lambda: _ServerProtocol(self._handler, self._protocols, self.name),
+                lambda: _ServerProtocol(
+                    self._handler, self._protocols, self.name, self._intake, self._most
+                ),
                 sock=listener,
                 backlog=limits.WIRE_BACKLOG.value,  # asyncio would set it back to 100
                 start_serving=False,
@@ -130,6 +148,12 @@ class Server:
             self.path.unlink()
 
 
+def _named(request: Request) -> str:
+    """A request in our log: without its query, which may hold secrets."""
+    path, query, _ = request.target.partition(b"?")
+    return f"{request.method} {path!r}{'?...' if query else ''}"
+
+
 def listen_unix(path: Path) -> socket.socket:
     """A bound, listening, non-blocking Unix socket of mode 0600.
 
@@ -151,10 +175,14 @@ def listen_unix(path: Path) -> socket.socket:
 class _ServerProtocol(asyncio.Protocol):
     """One accepted connection: requests one after another, never two at once."""
 
-    def __init__(self, handler: Handler, all_: set[_ServerProtocol], name: str) -> None:
+    def __init__(
+        self, handler: Handler, all_: set[_ServerProtocol], name: str, intake: Intake, most: int
+    ) -> None:
+        self._most = most
         self._handler = handler
         self._all = all_
         self._name = name
+        self._intake = intake
         self._flow = Flow()
         self._parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -172,16 +200,19 @@ class _ServerProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface without the base class
         self._transport = self._flow.transport = cast(asyncio.Transport, transport)
-        if len(self._all) >= limits.WIRE_CONNECTIONS.value:
+        if len(self._all) >= self._most or self._intake.full:
             # an engine that opens ever more is a guest's doing: its own requests fail for it,
             # and the log is not filled with it
-            logger.debug("%s: over %d connections at once", self._name, len(self._all))
+            logger.debug("%s: %d connections at once are enough", self._name, len(self._all))
             self._transport.abort()
             return
         self._all.add(self)
+        self._intake.count += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.discard(self)
+        if self in self._all:
+            self._all.discard(self)
+            self._intake.count -= 1
         self._flow.resume(lost=True)
         if self._inbox is not None:
             self._inbox.end(None if self._tunneled else WireError("the peer left mid-body"))
@@ -287,10 +318,10 @@ class _ServerProtocol(asyncio.Protocol):
             try:
                 response = await self._handler(request)
             except WireError as error:
-                logger.info("%s: %s %r: %s", self._name, request.method, request.target, error)
+                logger.info("%s: %s: %s", self._name, _named(request), error)
                 response = Response(400)
-            except Exception:
-                logger.exception("%s: %s %r failed", self._name, request.method, request.target)
+            except Exception:  # of any handler: a guest waits for an answer
+                logger.exception("%s: %s failed", self._name, _named(request))
                 response = Response(500)
             await self._answer(request, response)
             if response.tunnel is not None and self._tunneled:
@@ -304,7 +335,7 @@ class _ServerProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         except Exception:  # the body iterator failed: a truncated answer says so on the wire
-            logger.exception("%s: the answer to %r broke off", self._name, request.target)
+            logger.exception("%s: the answer to %s broke off", self._name, _named(request))
             self._transport.abort()
             return
         finally:

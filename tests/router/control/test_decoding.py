@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from amba_router.control.decoding import decode_json
 from amba_router.control.faults import Refused
-from amba_router.control.models import CreateProject, Metadata
+from amba_router.control.function_models import Metadata
+from amba_router.control.models import CreateProject
 from amba_runtime import limits
 
 DEEP = limits.CONTROL_JSON_DEPTH.value

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.router.store.world import blob_names, deploy, opened, project
@@ -101,9 +102,15 @@ def test_pages_are_newest_first(tmp_path: Path) -> None:
                 await deploy(store, owner, f"f{n % 2}", b"%d" % n)
                 clock.jump(-3600)
 
-            async def page(**kwargs: object) -> tuple[list[tuple[str, int]], int]:
-                wanted = {"active": False, "name": None, "offset": 0, "limit": 10, **kwargs}
-                rows, total = await store.deployments(owner, **wanted)  # type: ignore[arg-type]
+            async def page(**kwargs: Any) -> tuple[list[tuple[str, int]], int]:
+                wanted: dict[str, Any] = {
+                    "active": False,
+                    "name": None,
+                    "offset": 0,
+                    "limit": 10,
+                    **kwargs,
+                }
+                rows, total = await store.deployments(owner, **wanted)
                 return [(d.name, d.version) for d in rows], total
 
             assert await page(limit=2) == ([("f0", 3), ("f1", 2)], 5)

@@ -102,7 +102,7 @@ class StorageService:
         opening = self._opening
         try:
             return (await asyncio.shield(opening)).objects
-        except Exception:
+        except Exception:  # whatever failed: the next request opens it anew
             if self._opening is opening:
                 self._opening = None
             raise

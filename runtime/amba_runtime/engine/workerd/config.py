@@ -10,17 +10,26 @@ import re
 from pathlib import Path
 
 from amba_runtime import limits
-from amba_runtime.engine.base import GUEST_MODULE, HOST_MODULES
+from amba_runtime.engine.base import GUEST_MODULE
 from amba_runtime.manifest import Bundle, Manifest
 
-SHIM_MODULES = HOST_MODULES
+ENTRY_MODULE = "shim.mjs"
+SHIM_MODULES = (ENTRY_MODULE, "prelude.mjs", "subrequests.mjs", "guest.mjs")
+"""Files of ours around a guest's; what the last three export is nothing, once the guest runs."""
 CONTROL_MODULE = "control.mjs"
+UNSAYABLE = r"shim\xff.mjs"
+"""What the engine knows the first by: no UTF-8, so that no `import()` of a guest can name it.
+
+A stack shows U+FFFD in the byte's place, which is another name (seen 2026-11-23).
+"""
 _EXPORTS = re.compile(
     rb"\bexport\s*(?:\{|\*|default\b|const\b|let\b|var\b|function\b|class\b|async\b)"
 )
-# words of a bundle that may have more to tell of an invocation than its answer
+# words of a bundle that may have more to tell of an invocation than its answer, or whose calls
+# are counted
 _SPEAKS = re.compile(
-    rb"console|waitUntil|WebSocket|ReadableStream|EventSource|sendBeacon|\bfetch\b(?s:.*)\bfetch\b"
+    rb"console|waitUntil|WebSocket|ReadableStream|EventSource|sendBeacon|\bSTORAGE\b|\bcaches\b"
+    rb"|\bfetch\b(?s:.*)\bfetch\b"
 )
 _LISTENS = re.compile(rb"\baddEventListener\s*\(")
 
@@ -82,8 +91,11 @@ def render(
         services.append(_external("storage", storage))
     date = text(manifest.compatibility_date)
     modules = ", ".join(
-        f"(name = {text(name)}, esModule = embed {text(name)})"
-        for name in (*SHIM_MODULES, GUEST_MODULE)
+        [f'(name = "{UNSAYABLE}", esModule = embed {text(ENTRY_MODULE)})']
+        + [
+            f"(name = {text(name)}, esModule = embed {text(name)})"
+            for name in (*SHIM_MODULES[1:], GUEST_MODULE)
+        ]
     )
     return f"""using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
@@ -119,6 +131,11 @@ const config :Workerd.Config = (
 """
 
 
+def heap_mib(memory_mib: int) -> int:
+    """What JavaScript's own heap may fill of a process that may hold so much."""
+    return memory_mib * limits.HEAP_SHARE.value // 100
+
+
 def heap(memory_mib: int) -> tuple[str, ...]:
     """V8's flags for a process that may hold so much.
 
@@ -126,11 +143,10 @@ def heap(memory_mib: int) -> tuple[str, ...]:
     past 256 MiB, most of it dead objects of the engine that only a whole collection frees, and
     is ended for it. Small beginnings bound that to about 80 MiB and shorten the longest pauses.
     """
-    most = memory_mib * limits.HEAP_SHARE.value // 100
     first = min(limits.HEAP_FIRST.value, memory_mib // 8)
     young = limits.HEAP_YOUNG.value
     return (
-        f"--max-heap-size={most}",
+        f"--max-heap-size={heap_mib(memory_mib)}",
         f"--initial-heap-size={first}",
         f"--max-semi-space-size={young}",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from amba_runtime import entropy
 from amba_runtime.engine.base import Surroundings
 from amba_runtime.engine.workerd import config
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
-from amba_runtime.errors import UserCode, UserError
+from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.private import PrivateFolder, sweep
 from amba_runtime.sandbox import STRONGEST, Sandbox
-from amba_runtime.sandbox.cgroups import Cgroups
+from amba_runtime.sandbox.cgroups import Cgroups, Group
 from amba_runtime.sandbox.reach import Reach
 from amba_runtime.spawner import Spawner
+from amba_runtime.wire import Intake
+
+logger = logging.getLogger("amba.workerd")
 
 _PACKAGE = Path(amba_runtime.__file__).parent
 
@@ -46,12 +50,22 @@ class WorkerdEngine:
     name = "workerd"
 
     def __init__(
-        self, *, program: Path, sandbox: Sandbox | None = None, most: int = STRONGEST
+        self,
+        *,
+        program: Path,
+        sandbox: Sandbox | None = None,
+        most: int = STRONGEST,
+        strict: bool = False,
     ) -> None:
-        """Args: `sandbox`: the walls to take; the strongest up to tier `most` if None."""
+        """Args:
+        sandbox: the walls to take; the strongest up to tier `most` if None.
+        strict: where memory can be capped by control groups, nothing starts without.
+        """
+        self._strict = strict
         self.spawner = Spawner()
         self.program = program
         self.cgroups = Cgroups.none()
+        self.intake = Intake()
         self._reach = Reach()
         self.modules = {
             name: (_PACKAGE / "host" / name).read_bytes()
@@ -88,6 +102,29 @@ class WorkerdEngine:
             if self._folder is None:
                 self._folder = self.sandbox.private_folder()
                 await asyncio.to_thread(sweep)
+
+    @property
+    def memory_note(self) -> str:
+        """Why no control group caps what isolates hold; "" where one does. After `open`."""
+        return "" if "memory" in self.cgroups.controllers else self.cgroups.note
+
+    def group(self, name: str, *, memory_bytes: int) -> Group | None:
+        """The control group of one isolate; None where the watchdog has to do without.
+
+        Raises:
+            InternalError: WALLS_MISSING: none can be made, and `strict` asks for one.
+        """
+        try:
+            return self.cgroups.open(name, memory_bytes=memory_bytes)
+        except OSError as error:
+            if self._strict and "memory" in self.cgroups.controllers:
+                raise InternalError(
+                    InternalCode.WALLS_MISSING,
+                    f"no control group can be made for a function ({error}), and --sandbox strict "
+                    "starts none without",
+                ) from error
+            logger.warning("no control group for a function: %s", error)
+            return None
 
     @property
     def _walled(self) -> bool:

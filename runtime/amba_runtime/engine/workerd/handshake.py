@@ -1,4 +1,4 @@
-"""Opening a WebSocket to a guest: one request, and an ordinary answer seen as the guest gave it.
+"""A WebSocket to a guest: one request, an ordinary answer seen as the guest gave it, its weight.
 
 `websockets` has limits of its own for an answer's head and follows redirects. Neither is wanted
 here: the engine is ours, and a guest's answer belongs to the caller.
@@ -7,24 +7,28 @@ here: the engine is ours, and a guest's answer belongs to the caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers as Fields
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from amba_runtime import limits, wire
+from amba_runtime.message_room import NO_ROOM_CODE, NO_ROOM_REASON, Direction
 
 _FRAMING = ("content-length", "transfer-encoding")
 
 
 async def open_socket(
     path: Path, host: str, target: str, headers: wire.Headers, subprotocols: Sequence[str]
-) -> ClientConnection:
+) -> tuple[ClientConnection, Inbox]:
     """Ask the guest for a WebSocket.
 
     Args:
@@ -36,7 +40,7 @@ async def open_socket(
         InvalidHandshake, OSError, EOFError, TimeoutError: the engine is gone, or broke the
             protocol.
     """
-    protocol = _Protocol(
+    protocol = Inbox(
         parse_uri(f"ws://{host}{target}"),
         subprotocols=[Subprotocol(p) for p in subprotocols] or None,
         max_size=limits.WEBSOCKET_BYTES.value,
@@ -60,24 +64,80 @@ async def open_socket(
         except BaseException:
             connection.transport.abort()
             raise
-    return connection
+
+    def part() -> None:
+        connection.send_data()
+        loop.call_later(limits.WEBSOCKET_CLOSE_S.value, connection.transport.abort)
+
+    protocol.on_overfull = lambda: loop.call_soon(part)
+    return connection, protocol
 
 
-class _Protocol(ClientProtocol):
+class Inbox(ClientProtocol):
     """The client's end; the answer's head is read here, up to `limits.WIRE_HEAD`.
 
     The library's parser gets a head with only the fields that frame the body, and what checks
     the answer, and whoever reads it afterwards, the fields that the guest sent.
+
+    Attributes:
+        overfull: the guest's messages found no room, so that the socket ends.
+        on_overfull: called then, once.
     """
 
+    overfull = False
+    on_overfull: Callable[[], object] | None = None
     _head: bytearray | None = None
     _fields: Fields | None = None
+    _account: Direction | None = None
+    # bytes of messages that are here whole, oldest first, and of the one that is being passed on
+    _whole: deque[int] | None = None
+    _whole_sum = 0
+    _taken = 0
+
+    def hold_to(self, account: Direction) -> None:
+        """Count what lies here from now on, and what does already."""
+        self._account = account
+        self._weigh()
+
+    def asked(self) -> None:
+        """The last message was passed on: the next one is asked for."""
+        self._taken = 0
+        self._weigh()
+
+    def took(self, message: str | bytes) -> None:
+        """The oldest message was taken: it still lies here, as text as wide as its characters."""
+        if self._whole:
+            self._whole_sum -= self._whole.popleft()
+        self._taken = sys.getsizeof(message)
+        self._weigh()
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take one frame from the parser."""
+        before = self.current_size or 0
+        super().recv_frame(frame)
+        if frame.fin and frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            size = before + len(frame.data) + limits.WEBSOCKET_FRAME_COST.value
+            self._whole = self._whole or deque()
+            self._whole.append(size)
+            self._whole_sum += size
+
+    def _weigh(self) -> None:
+        if self._account is None or self.overfull:
+            return
+        lies = len(self.reader.buffer) + (self.current_size or 0) + self._whole_sum + self._taken
+        if not self._account.hold(lies):
+            self.overfull = True
+            self.fail(NO_ROOM_CODE, NO_ROOM_REASON)
+            self.reader.discard()
+            if self.on_overfull is not None:
+                self.on_overfull()
 
     def receive_data(self, data: bytes | bytearray) -> None:
         """Bytes from the engine."""
         if self._fields is None:
             data = self._framing_of(data)
         super().receive_data(data)
+        self._weigh()
 
     def _framing_of(self, data: bytes | bytearray) -> bytes:
         """The head without the rest of its fields, once it is here; nothing until then."""

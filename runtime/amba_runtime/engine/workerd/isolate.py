@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import shutil
+import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from amba_runtime import limits, wire
 from amba_runtime.engine.base import (
     GUEST_MODULE,
     Description,
-    Refused,
     StartFailed,
     StartFault,
     Surroundings,
 )
 from amba_runtime.engine.workerd import config
+from amba_runtime.engine.workerd.control import Control
+from amba_runtime.engine.workerd.far_ends import empty_cache, in_line
+from amba_runtime.engine.workerd.guest_socket import WorkerdSocket, open_guest_socket
 from amba_runtime.engine.workerd.last_words import (
     MEMORY_USED_UP,
+    StderrLines,
     heap_full,
     last_words,
     start_failed,
     walls_refused,
 )
 from amba_runtime.errors import InternalCode, InternalError
+from amba_runtime.line import Line
 from amba_runtime.manifest import HANDLERS, Bundle, Manifest
 from amba_runtime.outcome import Breach, Ended, Event, Outcome, Tell
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
-
     from amba_runtime.engine.workerd.engine import WorkerdEngine
     from amba_runtime.sandbox import Enclosed
     from amba_runtime.sandbox.cgroups import Group
@@ -65,16 +67,15 @@ class WorkerdIsolate:
         self._surroundings = surroundings
         self._manifest = manifest
         self._client = wire.Client(folder / "fn.sock", loop=loop)
-        self._control = wire.Client(folder / "control.sock", loop=loop)
+        self._control = Control(wire.Client(folder / "control.sock", loop=loop), surroundings.tell)
+        line = Line(lambda: limits.SERVICE_CALLS.value)
         self._servers = [
-            wire.Server(self._inner / "egress.sock", surroundings.egress, name="egress"),
-            wire.Server(self._inner / "log.sock", self._late, name="log"),
-            wire.Server(self._inner / "cache.sock", _cache, name="cache"),
+            self._server("egress", surroundings.egress),
+            self._server("log", self._control.late),
+            self._server("cache", in_line(line, empty_cache)),
         ]
         if surroundings.storage is not None and manifest.storage:
-            self._servers.append(
-                wire.Server(self._inner / "r2.sock", surroundings.storage, name="storage")
-            )
+            self._servers.append(self._server("r2", in_line(line, surroundings.storage)))
         self._process: Enclosed | None = None
         self._group: Group | None = None
         self._stderr: deque[str] = deque(maxlen=limits.STDERR_LINES.value)
@@ -83,15 +84,18 @@ class WorkerdIsolate:
         self._closing = False
         self._verdict: Ended | None = None
         self._described = False
-        self._labels: dict[str, Tell] = {}
 
     # life
+
+    def _server(self, name: str, handler: wire.Handler) -> wire.Server:
+        path = self._inner / f"{name}.sock"
+        return wire.Server(path, handler, name=name, intake=self._engine.intake)
 
     async def open(self, bundle: Bundle) -> None:
         """Write the configuration, listen, start the process within its walls.
 
         Raises:
-            InternalError: it could not be started, or its walls do not stand.
+            InternalError: it could not be started, or its walls or its group do not stand.
         """
         self._write(bundle)
         for server in self._servers:
@@ -104,9 +108,10 @@ class WorkerdIsolate:
         try:
             # the read end is ours from here on, also when the spawn fails
             self._stderr_transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: _Lines(self._stderr), os.fdopen(out_r, "rb", buffering=0)
+                lambda: StderrLines(self._stderr), os.fdopen(out_r, "rb", buffering=0)
             )
-            self._group = self._join()
+            most = self._manifest.limits.memory_mib * limits.MIB
+            self._group = engine.group(folder.name, memory_bytes=most)
             self._process = await engine.sandbox.enclose(
                 engine.spawner,
                 engine.program,
@@ -147,15 +152,6 @@ class WorkerdIsolate:
             )
         )
 
-    def _join(self) -> Group | None:
-        """The control group of this isolate; None where there are none."""
-        most = self._manifest.limits.memory_mib * limits.MIB
-        try:
-            return self._engine.cgroups.open(self.folder.name, memory_bytes=most)
-        except OSError as error:  # the watchdog looks at the process then
-            logger.warning("no control group for a function: %s", error)
-            return None
-
     @property
     def alive(self) -> bool:
         """The process runs and was not told to stop."""
@@ -173,22 +169,27 @@ class WorkerdIsolate:
         if self._described and not self._closing:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             reason = f"engine process {self.pid} ended ({how}): {last_words(self._stderr)}"
-            logger.warning("%s", reason)
+            # whoever ended it on purpose has told why
+            logger.log(logging.DEBUG if self._verdict else logging.WARNING, "%s", reason)
             self._surroundings.died(self._verdict or self._judge(reason))
 
     def _judge(self, reason: str) -> Ended:
         """Why it ended, when nobody ended it on purpose."""
         most = self._manifest.limits.memory_mib
-        if self._out_of_memory():
-            peak = self._group.peak_bytes() if self._group is not None else None
+        group = self._group
+        if group is not None and group.out_of_memory() > 0:
+            peak = group.peak_bytes()
             breach = Breach("memory_mib", most if peak is None else -(-peak // limits.MIB), most)
             return Ended(Outcome.EXCEEDED_MEMORY, reason, breach)
+        if heap_full(self._stderr):  # well before the process has used up what it may
+            full = config.heap_mib(most)
+            share = limits.HEAP_SHARE.value
+            note = f"its JavaScript heap was full at {full} MiB, {share} % of memory_mib {most}"
+            breach = Breach("memory_mib", full, most, note)
+            return Ended(
+                Outcome.EXCEEDED_MEMORY, f"engine process {self.pid} ended: {note}", breach
+            )
         return Ended(Outcome.INTERNAL_ERROR, reason)
-
-    def _out_of_memory(self) -> bool:
-        """Whether memory was what it ended over: the kernel says so, or V8 did."""
-        killed = self._group is not None and self._group.out_of_memory() > 0
-        return killed or heap_full(self._stderr)
 
     async def close(self) -> None:
         """End the process, wait until it is gone, remove its folder. Idempotent."""
@@ -201,6 +202,7 @@ class WorkerdIsolate:
                 await self._end()
             self._process.close()
         if self._group is not None:
+            self._end_rest(self._group)
             self._group.close()
         for server in self._servers:
             await server.close()
@@ -208,6 +210,13 @@ class WorkerdIsolate:
             self._stderr_transport.close()
         self._engine.forget(self)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_rest(self, group: Group) -> None:
+        """End whatever else stands in its group: walls of its own, or what nobody foresaw."""
+        if not group.kill():
+            for pid in group.members():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
 
     def cpu_s(self) -> float | None:
         """CPU seconds of the thread that runs JavaScript; None where the system does not say.
@@ -260,35 +269,8 @@ class WorkerdIsolate:
     async def socket(
         self, target: bytes, headers: wire.Headers, subprotocols: Sequence[str]
     ) -> WorkerdSocket:
-        """Open a WebSocket to the guest.
-
-        Raises:
-            Refused: the guest answered with an ordinary response.
-            WireError: the engine is gone.
-        """
-        from websockets.exceptions import InvalidHandshake, InvalidStatus
-
-        from amba_runtime.engine.workerd.handshake import open_socket
-
-        fields = [field for field in headers if field[0] != b"host"]
-        host = next((v for n, v in headers if n == b"host"), b"localhost").decode("latin-1")
-        try:
-            connection = await open_socket(
-                self.folder / "fn.sock", host, target.decode("latin-1"), fields, subprotocols
-            )
-        except InvalidStatus as refusal:
-            answer = refusal.response
-            raise Refused(
-                answer.status_code,
-                [
-                    (n.lower().encode("latin-1"), v.encode("latin-1"))
-                    for n, v in answer.headers.raw_items()
-                ],
-                bytes(answer.body or b"")[: limits.REFUSAL_BYTES.value],
-            ) from None
-        except (OSError, EOFError, InvalidHandshake, TimeoutError) as error:
-            raise wire.WireError(f"the engine did not open a WebSocket: {error}") from error
-        return WorkerdSocket(connection)
+        """Open a WebSocket to the guest. Raises Refused, WireError."""
+        return await open_guest_socket(self.folder / "fn.sock", target, headers, subprotocols)
 
     # control
 
@@ -299,7 +281,7 @@ class WorkerdIsolate:
             StartFailed: the top level threw, never settled, took too much CPU, or is no
                 JavaScript; or the engine ended over it.
         """
-        ask = asyncio.ensure_future(self._ask("/describe", None))
+        ask = asyncio.ensure_future(self._control.ask("/describe"))
         try:
             data = await self._watched(ask)
         except (wire.WireError, InternalError):
@@ -362,174 +344,20 @@ class WorkerdIsolate:
 
     async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
         """Deliver one schedule slot and wait for its end, `waitUntil` included."""
-        return await self._deliver(
-            f"scheduled {scheduled_time_ms} {cron}",
-            "/scheduled",
-            {"cron": cron, "scheduledTimeMs": scheduled_time_ms},
-        )
+        return await self._control.scheduled(cron=cron, scheduled_time_ms=scheduled_time_ms)
 
     async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
         """Deliver one batch: messages are `{id, timestampMs, attempts, body}`."""
-        first = messages[0]["id"] if messages else ""
-        return await self._deliver(
-            f"queue {queue} {first}", "/queue", {"queue": queue, "messages": list(messages)}
-        )
+        return await self._control.queue(queue=queue, messages=messages)
 
     async def configure(self, values: Mapping[str, str]) -> None:
         """Give text bindings new values, for invocations from now on. Raises WireError."""
-        await self._ask("/env", dict(values))
+        await self._control.configure(values)
 
     async def pending(self) -> int:
         """Promises given to `waitUntil` that have not settled; untrusted. Raises WireError."""
-        count = (await self._ask("/pending", None)).get("pending")
-        return count if isinstance(count, int) else 0
+        return await self._control.pending()
 
     async def ping(self) -> None:
         """Returns once the thread that runs JavaScript has answered. Raises WireError."""
-        await self._ask("/ping", None)
-
-    async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
-        tell = self._labels.setdefault(label, Tell())
-        try:
-            result = await self._ask(path, event)
-        finally:
-            self._labels.pop(label, None)
-        try:
-            outcome = Outcome(str(result.get("outcome")))
-        except ValueError:
-            outcome = Outcome.INTERNAL_ERROR
-        return Event(outcome, tell, result)
-
-    async def _ask(self, path: str, event: dict[str, Any] | None) -> dict[str, Any]:
-        connection = await self._control.acquire()
-        try:
-            body = b"" if event is None else json.dumps(event).encode()
-            connection.begin(
-                b"GET" if event is None else b"POST",
-                path.encode(),
-                b"host: control\r\n",
-                len(body),
-            )
-            connection.write(body)
-            await connection.head()
-            parts: list[bytes] = []
-            size = 0
-            while data := await connection.read():
-                size += len(data)
-                if size > limits.CONTROL_BYTES.value:
-                    raise InternalError(InternalCode.ENGINE_PROTOCOL, f"{path} answers too much")
-                parts.append(data)
-            status = connection.status
-        except BaseException:
-            connection.abort()
-            raise
-        connection.release()
-        try:
-            answer: Any = json.loads(b"".join(parts)) if status == 200 else None
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise InternalError(
-                InternalCode.ENGINE_PROTOCOL, f"the control worker answered {path} with {status}"
-            )
-        return cast(dict[str, Any], answer)
-
-    async def _late(self, request: wire.Request) -> wire.Response:
-        """Console lines that were written after their invocation was answered."""
-        label = (request.header(b"amba-run-invocation") or b"").decode("latin-1")
-        tell = Tell.parse(await request.read(limits.LOG_POST_BYTES.value))
-        waiting = self._labels.get(label)
-        if waiting is not None:
-            waiting.extend(tell)
-        else:
-            self._surroundings.tell(label, tell)
-        return wire.Response(204)
-
-
-_CACHE_ANSWERS = {"GET": 504, "PUT": 204, "PURGE": 404}
-
-
-async def _cache(request: wire.Request) -> wire.Response:
-    """The Cache API's other end: an empty cache that keeps nothing.
-
-    Source: workerd api/cache.c++ (`match` is a GET that a cache without the object answers
-    with 504, RFC 9111 section 5.2.1.7; `put` is a PUT, `delete` a PURGE).
-    """
-    async for _ in request.chunks():
-        pass
-    return wire.Response(_CACHE_ANSWERS.get(request.method, 405))
-
-
-class WorkerdSocket:
-    """A WebSocket to a guest, over the `websockets` library."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-
-    @property
-    def subprotocol(self) -> str | None:
-        """What the guest chose."""
-        return self._connection.subprotocol
-
-    @property
-    def headers(self) -> wire.Headers:
-        """Of the guest's 101 answer."""
-        response = self._connection.response
-        if response is None:
-            return []
-        return [
-            (n.lower().encode("latin-1"), v.encode("latin-1"))
-            for n, v in response.headers.raw_items()
-        ]
-
-    @property
-    def close_code(self) -> int | None:
-        """Set once the socket has ended; 1006 when it broke off."""
-        return self._connection.close_code
-
-    @property
-    def close_reason(self) -> str:
-        """In the guest's words."""
-        return self._connection.close_reason or ""
-
-    async def send(self, message: str | bytes) -> None:
-        """Deliver one message. Raises WireError when the guest has closed."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            await self._connection.send(message)
-        except ConnectionClosed as error:
-            raise wire.WireError("the guest closed the WebSocket") from error
-
-    async def receive(self) -> str | bytes | None:
-        """The next message; None once the socket has ended."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            return await self._connection.recv()
-        except ConnectionClosed:
-            return None
-
-    async def close(self, code: int, reason: str) -> None:
-        """Say good-bye; with 1006 break off, as the caller did. Idempotent."""
-        if code == 1006:
-            self._connection.transport.abort()
-            await self._connection.wait_closed()
-            return
-        await self._connection.close(code, reason)
-
-
-class _Lines(asyncio.Protocol):
-    """Keeps the last lines a process wrote; the process can never block on us."""
-
-    def __init__(self, lines: deque[str]) -> None:
-        self._lines = lines
-        self._rest = b""
-
-    def data_received(self, data: bytes) -> None:
-        *whole, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[: limits.LOG_LINE_BYTES.value]  # its head says what it is
-        for line in whole:
-            text = line[: limits.LOG_LINE_BYTES.value].decode("utf-8", "replace")
-            logger.debug("workerd: %s", text)
-            self._lines.append(text)
+        await self._control.ping()

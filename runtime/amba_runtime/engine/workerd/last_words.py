@@ -7,11 +7,16 @@ Source: workerd 1.20261023.1, server/server.c++ (`service NAME: MESSAGE`, frames
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from amba_runtime import limits
 from amba_runtime.engine.base import HOST_MODULES, StartFailed, StartFault
+
+logger = logging.getLogger("amba.workerd")
 
 _SAID = "service fn: "
 _FRAME = re.compile(r"  at (?P<module>[^\s:]+):(?P<line>\d+):(?P<column>\d+)(?: in (?P<name>.+))?")
@@ -31,13 +36,10 @@ def last_words(lines: Sequence[str]) -> str:
     V8 frames what was fatal with `#`; workerd names a signal and then prints its own stack.
     """
     words = [line.strip("# \t") for line in lines if not line.startswith(_NOISE)]
-    fatal = [
-        line
-        for line in words
-        if ("fatal" in line.lower() and "error in ," not in line) or "Received signal" in line
-    ]
+    fatal = [line for line in words if "fatal" in line.lower() and "error in ," not in line]
+    signal = [line for line in words if "Received signal" in line]
     last = [line for line in words if line]
-    return (fatal or last or ["it said nothing"])[-1]
+    return (fatal or signal or last or ["it said nothing"])[-1]
 
 
 def heap_full(lines: Iterable[str]) -> bool:
@@ -90,3 +92,19 @@ def _died(lines: Sequence[str]) -> StartFailed:
     if heap_full(lines):
         return StartFailed(MEMORY_USED_UP, fault=StartFault.MEMORY)
     return StartFailed(f"the engine ended: {last_words(lines)}", fault=StartFault.DIED)
+
+
+class StderrLines(asyncio.Protocol):
+    """Keeps the last lines a process wrote; the process can never block on us."""
+
+    def __init__(self, lines: deque[str]) -> None:
+        self._lines = lines
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *whole, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[: limits.LOG_LINE_BYTES.value]  # its head says what it is
+        for line in whole:
+            text = line[: limits.LOG_LINE_BYTES.value].decode("utf-8", "replace")
+            logger.debug("workerd: %s", text)
+            self._lines.append(text)

@@ -36,7 +36,8 @@ from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import Outcome
+from amba_runtime.outcome import Breach, Ended, Outcome
+from amba_runtime.sandbox.cgroups import Cgroups
 from amba_runtime.wire import NothingSentError, WireError
 
 pytestmark = pytest.mark.slow
@@ -481,6 +482,74 @@ def test_the_reason_of_death_names_the_signal(
 
     with caplog.at_level(logging.WARNING, "amba.workerd"):
         on_workerd(body)
+
+
+def test_one_that_was_ended_on_purpose_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever ended it has told why: no warning that it "said nothing" (architecture.md 6)."""
+    verdict = Ended(Outcome.EXCEEDED_CPU, "held its thread", Breach("cpu_ms", 20, 10))
+
+    async def body(lab: Lab) -> None:
+        isolate = await lab.serving(FETCH)
+        isolate.kill(verdict)
+        await lab.told.until(lambda: lab.told.deaths)
+        assert lab.told.deaths == [verdict]
+
+    with caplog.at_level(logging.DEBUG, "amba.workerd"):
+        on_workerd(body)
+    said = [r.levelno for r in caplog.records if "ended (" in r.getMessage()]
+    assert said == [logging.DEBUG]
+
+
+def test_a_full_heap_is_told_as_what_it_is() -> None:
+    """JavaScript's heap may fill a share of `memory_mib` alone: the figures and the words say
+    which (reliability.md 2.3, row E10)."""
+    source = """
+        const held = [];
+        export default { async fetch() {
+          for (;;) { held.push(new Array(50_000).fill(held)); await null; }
+        } };
+    """
+
+    async def body(lab: Lab) -> None:
+        isolate = await lab.serving(source, limits={"memory_mib": 64})
+        with pytest.raises(WireError):
+            await ask(isolate)
+        (ended,) = await lab.told.until(lambda: lab.told.deaths)
+        note = "its JavaScript heap was full at 48 MiB, 75 % of memory_mib 64"
+        assert ended.outcome is Outcome.EXCEEDED_MEMORY
+        assert ended.breach == Breach("memory_mib", 48, 64, note)
+        assert ended.reason == f"engine process {pid_of(isolate)} ended: {note}"
+
+    on_workerd(body)
+
+
+def test_what_else_stands_in_its_group_ends_with_it(tmp_path: Path) -> None:
+    """Whatever came to be there: no process outlives its isolate (rows E17, E30)."""
+
+    async def main() -> None:
+        engine = WorkerdEngine(program=find_workerd(), most=0)
+        # the files of a kernel that knows control groups of version 1 alone
+        engine.cgroups = Cgroups(version=1, bases={"pids": tmp_path})
+        manifest = Manifest(ProjectId("p"), FunctionName("f"), 1, limits=FunctionLimits.hosted())
+        told = Told()
+        around = Surroundings(nowhere, None, told.on_tell, told.on_death)
+        other = await asyncio.create_subprocess_exec("sleep", "600")
+        try:
+            isolate = await engine.start(manifest, Bundle.of(FETCH.encode()), around)
+            await isolate.describe()
+            group = tmp_path / folder_of(isolate).name / "cgroup.procs"
+            await asyncio.to_thread(group.write_text, f"{other.pid}\n")
+            await isolate.close()
+            async with asyncio.timeout(5):
+                assert await other.wait() == -signal.SIGKILL
+            assert told.deaths == []
+        finally:
+            if other.returncode is None:
+                other.kill()
+                await other.wait()
+            await engine.close()
+
+    asyncio.run(main())
 
 
 def test_a_fatal_error_is_told_in_the_engines_words() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amba_runtime import limits
-from amba_runtime.engine.base import StartFault
+from amba_runtime.engine.base import HOST_MODULES, StartFault
 from amba_runtime.engine.workerd.last_words import (
     heap_full,
     last_words,
@@ -13,6 +13,7 @@ from amba_runtime.engine.workerd.last_words import (
     walls_refused,
 )
 
+SHIM = HOST_MODULES[0]
 BINDING = 'Worker "control"\'s binding "GUEST" refers to service "fn" with no such entrypoint.'
 
 
@@ -20,7 +21,12 @@ BINDING = 'Worker "control"\'s binding "GUEST" refers to service "fn" with no su
     ("lines", "fault", "reason", "stack"),
     [
         (
-            ["service fn: Uncaught Error: x", "  at fn.mjs:1:2 in f", "  at shim.mjs:3:4", BINDING],
+            [
+                "service fn: Uncaught Error: x",
+                "  at fn.mjs:1:2 in f",
+                f"  at {SHIM}:3:4",
+                BINDING,
+            ],
             "threw",
             "Uncaught Error: x",
             "    at f (fn.mjs:1:2)",
@@ -38,7 +44,11 @@ BINDING = 'Worker "control"\'s binding "GUEST" refers to service "fn" with no su
             "    at fn.mjs:2:11",
         ),
         (
-            ["service fn: Uncaught SyntaxError: json", "  at fn.mjs:2:10", "  at shim.mjs:1:1"],
+            [
+                "service fn: Uncaught SyntaxError: json",
+                "  at fn.mjs:2:10",
+                f"  at {SHIM}:1:1",
+            ],
             "threw",
             "Uncaught SyntaxError: json",
             "    at fn.mjs:2:10",
@@ -53,7 +63,7 @@ BINDING = 'Worker "control"\'s binding "GUEST" refers to service "fn" with no su
             [
                 'service fn: Uncaught Error: No such module "x".',
                 '  imported from "fn.mjs"',
-                "  at shim.mjs:1:1",
+                f"  at {SHIM}:1:1",
             ],
             "threw",
             'Uncaught Error: No such module "x".',
@@ -104,6 +114,8 @@ def test_what_was_fatal_comes_before_what_was_last() -> None:
     assert (
         last_words(["#", "# Fatal error in , line 0", "# Fatal: oops", "stack: 1"]) == "Fatal: oops"
     )
+    assert last_words(["V8 fatal error; x", "*** Received signal #11"]) == "V8 fatal error; x"
+    assert last_words(["*** Received signal #11", "b"]) == "*** Received signal #11"
     assert last_words(["a", "", "b"]) == "b"
     assert last_words([]) == "it said nothing"
 

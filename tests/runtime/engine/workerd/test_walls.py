@@ -21,6 +21,7 @@ from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Breach, Outcome
 from amba_runtime.sandbox import Sandbox
+from amba_runtime.sandbox.cgroups import Cgroups, Group
 from amba_runtime.wire import Request, Response, WireError
 
 pytestmark = [
@@ -196,6 +197,62 @@ def test_a_group_that_cannot_be_made_is_no_reason_not_to_serve(
         assert "No space left on device" in caplog.text
 
     at_tier(1, body)
+
+
+def test_strict_starts_nothing_without_a_group_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there are groups for memory, one that cannot be made is no start (4.2, tier 3)."""
+
+    async def body(lab: Lab) -> None:
+        needs_cap(lab)
+        engine = WorkerdEngine(program=find_workerd(), sandbox=lab.engine.sandbox, strict=True)
+        try:
+            await engine.open()
+            assert engine.memory_note == ""
+            strict = Lab(engine)
+            held = await strict.serving("export default { fetch: () => new Response('here') };")
+            folder = group_of(pid_of(held)).parent
+
+            def refuse(_self: Group, _memory_bytes: int, _pids: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(Group, "cap", refuse)
+            with pytest.raises(InternalError) as refused:
+                await strict.serving("export default { fetch: () => new Response('here') };")
+            assert refused.value.code is InternalCode.WALLS_MISSING
+            assert "No space left on device" in refused.value.message
+            assert "--sandbox strict" in refused.value.message
+            assert [entry.name for entry in folder.iterdir() if entry.is_dir()] == [
+                folder_of(held).name
+            ]
+            assert (await ask(held)).body == b"here"
+        finally:
+            await engine.close()
+
+    at_tier(3, body)
+
+
+def test_strict_without_any_groups_of_memory_leaves_it_to_the_watchdog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The poller holds where a machine has no groups (reliability.md 1.4, T4); it says so."""
+
+    async def body(lab: Lab) -> None:
+        def none() -> Cgroups:
+            return Cgroups.none("nothing to write to")
+
+        monkeypatch.setattr(Cgroups, "detect", none)
+        engine = WorkerdEngine(program=find_workerd(), sandbox=lab.engine.sandbox, strict=True)
+        try:
+            await engine.open()
+            assert engine.memory_note == "nothing to write to"
+            isolate = await Lab(engine).serving("export default { fetch: () => new Response() };")
+            assert (await ask(isolate)).status == 200
+        finally:
+            await engine.close()
+
+    at_tier(3, body)
 
 
 def group_of(pid: int) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
-from amba_runtime.supervisor import Backoff
+from amba_runtime.restarts import Backoff
 
 STEPS = [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
 

@@ -1,0 +1,123 @@
+"""Our talk with a running engine: events, new values, questions; and what it says late.
+
+Over sockets that no tenant's request reaches: to our own worker beside the guest's
+(host/control.mjs), and from the guest's realm back to us.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from amba_runtime import limits, wire
+from amba_runtime.errors import InternalCode, InternalError
+from amba_runtime.outcome import Event, Outcome, Tell
+
+
+class Control:
+    """The conversation with one process.
+
+    Args:
+        tell: lines of an invocation that was answered before they were written.
+    """
+
+    def __init__(self, client: wire.Client, tell: Callable[[str, Tell], None]) -> None:
+        self._client = client
+        self._tell = tell
+        self._labels: dict[str, Tell] = {}
+
+    def close(self) -> None:
+        """End its connections. Idempotent."""
+        self._client.close()
+
+    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
+        """Deliver one schedule slot and wait for its end, `waitUntil` included."""
+        return await self._deliver(
+            f"scheduled {scheduled_time_ms} {cron}",
+            "/scheduled",
+            {"cron": cron, "scheduledTimeMs": scheduled_time_ms},
+        )
+
+    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
+        """Deliver one batch: messages are `{id, timestampMs, attempts, body}`."""
+        first = messages[0]["id"] if messages else ""
+        return await self._deliver(
+            f"queue {queue} {first}", "/queue", {"queue": queue, "messages": list(messages)}
+        )
+
+    async def configure(self, values: Mapping[str, str]) -> None:
+        """Give text bindings new values, for invocations from now on. Raises WireError."""
+        await self.ask("/env", dict(values))
+
+    async def pending(self) -> int:
+        """Promises given to `waitUntil` that have not settled; untrusted. Raises WireError."""
+        count = (await self.ask("/pending")).get("pending")
+        return count if isinstance(count, int) else 0
+
+    async def ping(self) -> None:
+        """Returns once the thread that runs JavaScript has answered. Raises WireError."""
+        await self.ask("/ping")
+
+    async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
+        tell = self._labels.setdefault(label, Tell())
+        try:
+            result = await self.ask(path, event)
+        finally:
+            self._labels.pop(label, None)
+        try:
+            outcome = Outcome(str(result.get("outcome")))
+        except ValueError:
+            outcome = Outcome.INTERNAL_ERROR
+        return Event(outcome, tell, result)
+
+    async def ask(self, path: str, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One question to the control worker.
+
+        Raises:
+            WireError: the engine is gone.
+            InternalError: it answered what our own worker cannot have said.
+        """
+        connection = await self._client.acquire()
+        try:
+            body = b"" if event is None else json.dumps(event).encode()
+            connection.begin(
+                b"GET" if event is None else b"POST",
+                path.encode(),
+                b"host: control\r\n",
+                len(body),
+            )
+            connection.write(body)
+            await connection.head()
+            parts: list[bytes] = []
+            size = 0
+            while data := await connection.read():
+                size += len(data)
+                if size > limits.CONTROL_BYTES.value:
+                    raise InternalError(InternalCode.ENGINE_PROTOCOL, f"{path} answers too much")
+                parts.append(data)
+            status = connection.status
+        except BaseException:
+            connection.abort()
+            raise
+        connection.release()
+        try:
+            answer: Any = json.loads(b"".join(parts)) if status == 200 else None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise InternalError(
+                InternalCode.ENGINE_PROTOCOL, f"the control worker answered {path} with {status}"
+            )
+        return cast(dict[str, Any], answer)
+
+    async def late(self, request: wire.Request) -> wire.Response:
+        """Console lines that were written after their invocation was answered."""
+        label = (request.header(b"amba-run-invocation") or b"").decode("latin-1")
+        tell = Tell.parse(await request.read(limits.LOG_POST_BYTES.value))
+        waiting = self._labels.get(label)
+        if waiting is not None:
+            waiting.extend(tell)
+        else:
+            self._tell(label, tell)
+        return wire.Response(204)
