@@ -1,8 +1,8 @@
 """Names to addresses for functions: everything is bounded, and no project stands in another's way.
 
 A system's resolver holds a thread for as long as a name's servers are silent, and nobody can cut
-that short. So look-ups have threads of their own, of which a project takes a few at most, and a
-caller waits no longer than its deadline, whatever becomes of the thread.
+that short. So look-ups have threads of their own, of which a project takes a few at most (see
+`LookUps`), and a caller waits no longer than its deadline, whatever becomes of the thread.
 What was answered is kept for some seconds, per project: a shared memory would tell one project
 what another asks for. An address that was kept is judged like one that is new, and it is what is
 connected to: the answer is pinned (reliability.md section 5, 1 and 15).
@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
+from amba_router.look_ups import LookUps, Share
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.egress import ResolveError, Resolver
@@ -99,10 +100,11 @@ class ProjectNames:
     with the second (of the clock) until which it holds.
     """
 
-    def __init__(self, resolver: Resolver, clock: Clock) -> None:
+    def __init__(self, resolver: Resolver, clock: Clock, look_ups: LookUps) -> None:
         self._resolver = resolver
         self._clock = clock
-        self._turns = asyncio.Semaphore(limits.RESOLVE_AT_ONCE.value)
+        self._look_ups = look_ups
+        self._share = Share()
         self._under_way: dict[str, _Asked] = {}
         self._kept: OrderedDict[str, tuple[float, Sequence[str]]] = OrderedDict()
 
@@ -149,7 +151,8 @@ class ProjectNames:
 
     async def _ask(self, name: str, asked: _Asked) -> Sequence[str]:
         try:
-            async with self._turns:  # held until the world has answered: a thread hangs so long
+            # held until the world has answered: a thread hangs so long
+            async with self._look_ups.one(self._share):
                 asked.begun = True
                 answers = await self._resolver.resolve(name)
         finally:
@@ -176,6 +179,7 @@ class Names:
     def __init__(self, resolver: Resolver, clock: Clock) -> None:
         self._resolver = resolver
         self._clock = clock
+        self._look_ups = LookUps()
         # a project's goes with the last function that has it, and look-ups that are under way
         self._projects: WeakValueDictionary[str, ProjectNames] = WeakValueDictionary()
 
@@ -183,5 +187,7 @@ class Names:
         """The same for all functions of a project."""
         names = self._projects.get(project_id)
         if names is None:
-            names = self._projects[project_id] = ProjectNames(self._resolver, self._clock)
+            names = self._projects[project_id] = ProjectNames(
+                self._resolver, self._clock, self._look_ups
+            )
         return names

@@ -101,8 +101,8 @@ class Outbound:
         """Hear from the isolates whose requests come here which invocation makes each.
 
         Args:
-            mark: how our headers begin that no guest can make up (`Surroundings.tell_header`).
-            tally: counts what they send; None lets all through.
+            mark: how our headers begin (`Surroundings.tell_header`); no other function knows it.
+            tally: counts what they send, and knows which names to believe; None lets all through.
         """
         self._mark = mark
         self._hop_of = hop_of
@@ -112,6 +112,8 @@ class Outbound:
     async def __call__(self, request: Request) -> Response:
         """Answer one request of the engine."""
         caller, breach = self._take_ours(request)
+        if self._tally is not None:
+            caller = self._tally.believed(caller)
         if breach is not None:
             self._tell(caller or "", breach)
             return Response(204)

@@ -170,7 +170,12 @@ class OutboundClient:
         ]
         if connection.status == 101:
             fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-            return Response(101, fields, tunnel=lambda tunnel: _join(tunnel, connection))
+            return Response(
+                101,
+                fields,
+                tunnel=lambda tunnel: _join(tunnel, connection),
+                drop=connection.abort,
+            )
         early = upload is not None and not upload.done()
         return Response(connection.status, [*fields, *CLOSE] if early else fields, body)
 
@@ -253,8 +258,8 @@ async def _join(tunnel: wire.Tunnel, connection: RemoteConnection) -> None:
     finally:
         for way in ways:
             way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
         connection.close_idle()
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 def _outgoing(request: Request, target: Target) -> Headers:

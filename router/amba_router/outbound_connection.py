@@ -59,9 +59,11 @@ class RemoteConnection(wire.Connection):
     """
 
     __slots__ = (
+        "_cut",
         "_ends_with_connection",
         "_head_bytes",
         "_interim",
+        "_loop",
         "_upgraded",
         "_why",
         "wants_upgrade",
@@ -69,6 +71,8 @@ class RemoteConnection(wire.Connection):
 
     def __init__(self, owner: Peers) -> None:
         super().__init__(owner)
+        self._loop = owner.loop
+        self._cut: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._interim = 0
         self._ends_with_connection = False
@@ -80,6 +84,12 @@ class RemoteConnection(wire.Connection):
         self._head_bytes = self._interim = 0
         self._ends_with_connection = False
         super().begin(method, target, headers, length)
+
+    def close_idle(self) -> None:
+        """Close politely; a server that does not take what is left is cut off."""
+        super().close_idle()
+        if not self.lost and self._cut is None:
+            self._cut = self._loop.call_later(limits.EGRESS_CLOSE_S.value, self.abort)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + limits.EGRESS_FIELD_OVERHEAD.value
@@ -139,6 +149,8 @@ class RemoteConnection(wire.Connection):
         super()._fail(told, unread=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
         may_end = self._ends_with_connection or self._upgraded
         if may_end and exc is None and self._inbox is not None:
             self._inbox.end()

@@ -24,7 +24,7 @@ def concealed(request: Request, response: Response, used: Used) -> Response:
     fields: Headers = [(name, conceal(value, used)) for name, value in response.headers]
     body = response.body
     if response.tunnel is not None or isinstance(body, bytes):
-        return Response(response.status, fields, body, response.tunnel)
+        return Response(response.status, fields, body, response.tunnel, response.drop)
     if request.method != "HEAD":  # the length may change; without one it is sent in chunks
         fields = [field for field in fields if field[0] != b"content-length"]
     return Response(response.status, fields, _Body(body, used))

@@ -116,6 +116,7 @@ async def _outward(guest: Socket, send: Send, accept: Message, quiet: _Quiet) ->
             await send({"type": "websocket.send", "text": message})
         else:
             await send({"type": "websocket.send", "bytes": message})
+        del message  # up to 32 MiB, which count no more: not kept while the next is awaited
     code = guest.close_code
     if code in (None, _NO_CODE):
         code = 1000
@@ -136,11 +137,13 @@ async def _inward(guest: Socket, receive: Receive, quiet: _Quiet) -> tuple[int, 
             return (1000, "") if message.get("reason") is not None else (_BROKE_OFF, "")
         quiet.ends()
         text = message.get("text")
-        try:
-            await guest.send(text if text is not None else message["bytes"])
-        except WireError:
-            # the guest has closed and `_outward` tells the caller, who may leave meanwhile
-            continue
+        # up to 32 MiB, which count no more once they are sent: not kept while the next is awaited
+        data: str | bytes = text if text is not None else message["bytes"]
+        del message, text
+        # the guest may have closed: `_outward` tells the caller, who may leave meanwhile
+        with contextlib.suppress(WireError):
+            await guest.send(data)
+        del data
 
 
 class SocketTask:

@@ -47,6 +47,11 @@ class _Judged(ServerProtocol):
         """Frames from the first byte on."""
         yield from Protocol.parse(self)
 
+    def recv_frame(self, frame: Frame) -> None:
+        """Take one frame from the parser, which keeps its own until the next one is here."""
+        data, frame.data = frame.data, b""
+        super().recv_frame(replace(frame, data=data))
+
     def reject(self, status: HTTPStatus | int, text: str) -> Response:
         """A handshake that cannot be accepted: no key, for one."""
         said = text.partition("\n")[0].removesuffix(".")
@@ -76,7 +81,9 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         self._waiting: deque[int] = deque()
         self._waiting_sum = 0
         self._with_app = 0
-        self._began_s = self._came_s = _UNSET  # of a message that is not here whole
+        self._began_s = _UNSET  # when a message began that is not here whole
+        self._came_s = _UNSET  # when its last piece came, or when we last began to read again
+        self._alive_s = _UNSET  # when something last showed that the client is there
         self._outflow: Outflow | None = None
         self._looking: asyncio.TimerHandle | None = None
 
@@ -131,7 +138,7 @@ class EdgeSocket(WebSocketsSansIOProtocol):
             self._began_s = _UNSET
         elif self._began_s < 0:
             self._began_s = now_s
-        self._came_s = now_s
+        self._came_s = self._alive_s = now_s
         self._weigh()
 
     def _weigh(self) -> None:
@@ -171,6 +178,7 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         """Queue a message that is here whole, and note what it weighs."""
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
+        self._began_s = _UNSET  # what came behind it begins in this moment: `data_received`
         if self.close_sent:
             return
         size = len(data)
@@ -201,8 +209,10 @@ class EdgeSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.receive":
             self._with_app = self._waiting.popleft()
             self._waiting_sum -= self._with_app
-        if was_paused and not self.read_paused and self._began_s >= 0:
-            self._began_s = self._came_s = self.loop.time()  # meanwhile it was we who waited
+        if was_paused and not self.read_paused:  # meanwhile it was we who waited
+            self._alive_s = self.loop.time()
+            if self._began_s >= 0:
+                self._began_s = self._came_s = self._alive_s
         return message
 
     def handle_ping(self) -> None:
@@ -214,10 +224,24 @@ class EdgeSocket(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """The client reads again, so that it may be read."""
         super().resume_writing()
+        self._alive_s = self.loop.time()
         if self._outflow is not None:
             self._outflow.moved()
         if not self.read_paused:
             self.transport.resume_reading()
+
+    def keepalive_timeout(self) -> None:
+        """End a client that is gone, not one that is slow: its answer comes behind all else.
+
+        One that sends, but no message in time, is ended by `_look`; one that does not take
+        what is sent, too.
+        """
+        wait_s = limits.WEBSOCKET_PONG_S.value
+        seen = self._alive_s >= self.loop.time() - wait_s
+        if seen or self.read_paused or self.transport.get_write_buffer_size():
+            self.pong_timer = self.loop.call_later(wait_s, self.keepalive_timeout)
+        else:
+            super().keepalive_timeout()
 
     def handle_cont(self, event: Frame) -> None:
         """A piece of a message; empty ones have no size, but are counted."""

@@ -268,13 +268,13 @@ class Hosting:
                 await asyncio.gather(
                     *[slot.ready() for slot in hosted.warming], return_exceptions=True
                 )
+                same = credentials.signing == hosted.credentials.signing
+                if same and self._hosted.get(hosted.record.id) is hosted:
+                    self._switch(hosted, ready)
             finally:
                 hosted.warming = ()  # from here on they are behind routes, or end
-            same = credentials.signing == hosted.credentials.signing
-            if same and self._hosted.get(hosted.record.id) is hosted:
-                self._switch(hosted, ready)
-            for _, slot in ready.values():
-                self._node.retire(slot)  # what was not used, or nothing
+                for _, slot in ready.values():
+                    self._node.retire(slot)  # what was not used, or nothing
 
     def _switch(self, hosted: Hosted, ready: dict[str, tuple[Deployment, Slot]]) -> None:
         """From here on requests are stamped with the newest secret, for isolates that have it."""

@@ -7,7 +7,6 @@ not in branches inside it. Source: architecture.md sections 3 and 4.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -36,7 +35,7 @@ from amba_run.gate import Gate, PageGuard
 from amba_run.machine import MachineAddresses
 from amba_run.serve import Listener, bind
 from amba_run.tenant import Tenant
-from amba_runtime.background import Background
+from amba_runtime.background import Background, ended
 from amba_runtime.bindings.platform import platform_env
 from amba_runtime.clock import Clock
 from amba_runtime.egress import AddressTable, EgressPolicy, Resolver
@@ -364,9 +363,8 @@ class Node:
             listener.close()
         await self._retiring.close()
         self.journal.flush()
-        await asyncio.gather(*[slot.retire(drain_s=0) for slot in self._slots()])
-        with contextlib.suppress(Exception):
-            await asyncio.gather(*[o.close() for o in self._outbounds.values()])
+        await ended(*[slot.retire(drain_s=0) for slot in self._slots()])
+        await ended(*[outbound.close() for outbound in self._outbounds.values()])
         await self._watchdog.close()
         await self._engine.close()
         await self._storage.close()

@@ -141,11 +141,7 @@ def _open_files() -> int | None:
     except ImportError:
         return None  # Windows
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    clients, engines = limits.EDGE_CONNECTIONS.value, limits.WIRE_ALL_CONNECTIONS.value
-    wanted = max(
-        2 * clients + 2 * engines + limits.EDGE_FILES.value,
-        2 * engines * 100 // limits.WIRE_SHARE.value,
-    )
+    wanted = limits.OPEN_FILES.value
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -10,6 +10,13 @@ from typing import Any
 logger = logging.getLogger("amba.background")
 
 
+async def ended(*work: Coroutine[Any, Any, None]) -> None:
+    """Wait for all of it; what fails is logged, and keeps nobody from ending what comes after."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, Exception):
+            logger.error("what was to end did not end well", exc_info=result)
+
+
 class Background:
     """The tasks of one owner, who calls `close`. What fails is logged: nobody awaits it."""
 

@@ -246,6 +246,7 @@ EGRESS_FIRST_BYTE_S = Deadline(60.0, "an external answer begins", "reliability.m
 EGRESS_IDLE_S = Deadline(60.0, "between two chunks of an external answer", "reliability.md 5, 18")
 EGRESS_DISCARD_BYTES = Limit(128 * MIB, "bytes", "of an upload dropped after its answer", "ours")
 EGRESS_DISCARD_S = Deadline(2.0, "an upload is dropped after its answer", "ours")
+EGRESS_CLOSE_S = Deadline(1.0, "a server takes what is left for it at the end", "ours")
 EGRESS_APP_LEAVE_S = Deadline(0.25, "our app notices that a function stopped listening", "ours")
 
 # --- the command line and the dev loop ---
@@ -363,6 +364,8 @@ PROJECT_CONCURRENCY = Limit(500, "invocations", "of one project at once, on a no
 PROJECT_WAITING = Limit(100, "requests", "of one project wait for their turn", "reliability.md 2.3")
 NODE_WAITING = Limit(1_000, "requests", "of all projects wait for their turn", "ours")
 TURN_WAIT_S = Deadline(5.0, "a request waits for its turn; then 429 or 503", "reliability.md 2.3")
+VAIN_WAITING = Limit(8, "requests", "of a version wait for their own callers", "ours; row E29")
+VAIN_WAIT_S = Deadline(0.25, "the same, where its own callers hold all places", "ours; row E29")
 RETRY_AFTER_MAX_S = Deadline(30.0, "that a refused request is asked to wait", "ours")
 
 # --- control groups and the escape probe ---
@@ -390,6 +393,7 @@ SOCKET_CPU_SHARE = Limit(50, "%", "of a CPU, below which the bill of a WebSocket
 MEMORY_RATE = Limit(64 * MIB, "bytes/s", "growth that asks for closer looks", "ours")
 MEMORY_ROOM = Limit(64 * MIB, "bytes", "below the cap, that ask for closer looks", "ours")
 TRACES_KEPT = Limit(1_024, "invocations", "ended, whose place in a trace is known", "row E29")
+TRACE_DEPTHS_KEPT = Limit(131_072, "places", "for the depths of those forgotten", "row E29")
 HOP_KEPT_S = Deadline(60.0, "requests that nobody can be named for continue a trace", "row E29")
 TRACE_CALLS = Limit(1_000, "invocations", "because of one request from outside", "row E29")
 RESPONSE_HEADERS = Limit(200, "headers", "of one answer", "reliability.md 2.3")
@@ -416,7 +420,10 @@ NODE_WEBSOCKETS = Limit(500, "WebSockets", "of a node at once", "ours: half its 
 PROJECT_WEBSOCKETS = Limit(250, "WebSockets", "of one project at once, on a node", "ours")
 WEBSOCKET_ROOM = Limit(256 * MIB, "bytes", "of messages of all WebSockets in our memory", "ours")
 WEBSOCKET_PROJECT_ROOM = Limit(
-    64 * MIB, "bytes", "of messages of one project's WebSockets, on a node", "ours: one each way"
+    96 * MIB,
+    "bytes",
+    "of messages of one project's WebSockets, on a node",
+    "ours: 3 of the largest",
 )
 WEBSOCKET_FREE = Limit(64 * KIB, "bytes", "each way through a WebSocket that do not count", "ours")
 WEBSOCKET_FRAME_COST = Limit(256, "bytes", "a message counts beside its own", "measured")
@@ -428,9 +435,12 @@ WEBSOCKET_FRAGMENTS = Limit(65_536, "frames", "of one message", "ours")
 # --- subrequests, allowlists and secrets outside of isolates ---
 WIRE_CONNECTIONS = Limit(640, "connections", "of an engine to one of our sockets", "rows E17-19")
 WIRE_ALL_CONNECTIONS = Limit(4_096, "connections", "of all engines to our sockets", "rows E19, K4")
+WIRE_LEAST = Limit(6, "connections", "to one socket, whatever else its project holds", "row E19")
 WIRE_SHARE = Limit(25, "%", "of our files, for engines' connections and what they ask", "row K4")
 SERVICE_CALLS = Limit(32, "calls", "of an engine to STORAGE and caches at once", "row E17")
-CALLERS_KEPT = Limit(4_096, "invocations", "of a version whose subrequests are counted", "row E17")
+CALLERS_KEPT = Limit(1_024, "invocations", "of a version whose subrequests are counted", "row E17")
+CALLERS_TIDIED = Limit(4, "accounts", "looked at, for each new one, whether they may go", "ours")
+CALLERS_KNOWN = Limit(8_192, "places", "for names of invocations that ended", "rows E17, E29")
 EGRESS_RULES = Limit(64, "hosts", "in one allowlist of a function", "ours")
 EGRESS_SECRETS = Limit(100, "secrets", "of a function that stay outside of it", "as many as it has")
 EGRESS_SECRET_BYTES = Limit(4 * KIB, "bytes", "of a secret that egress puts in a header", "ours")

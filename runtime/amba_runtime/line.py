@@ -32,6 +32,7 @@ class Line:
         else:
             place = asyncio.get_running_loop().create_future()
             self._waiting[place] = None
+            self._admit()  # there may be more places by now than when the last one left
             try:
                 await place
             except asyncio.CancelledError:
@@ -46,6 +47,10 @@ class Line:
 
     def _leave(self) -> None:
         self._open -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        """Let in who waits, first come first, as far as there are places."""
         while self._waiting and self._open < self._most():
             place = next(iter(self._waiting))
             del self._waiting[place]

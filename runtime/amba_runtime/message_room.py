@@ -1,8 +1,11 @@
 """How many bytes of WebSocket messages may lie in our memory: a share per project, a sum per node.
 
-A message is up to 32 MiB and lies here whole, each way, while its reader takes its time. Whoever
-finds no room for a message closes its socket with 1013, "try again later": to wait for room
-would mean to wait for others who wait.
+A message is up to 32 MiB and lies here whole, each way, while its reader takes its time. Each
+direction of a socket holds no more than it leaves free to its project's others, and each project
+no more than it leaves free to the other projects: whoever fills their part for as long as they
+like, as much is free, and half of that for the next alone. Whoever finds no room for a message
+closes its socket with 1013, "try again later": to wait for room would mean to wait for others
+who wait.
 Source: reliability.md T20; Cloudflare's limit on WebSocket messages.
 """
 
@@ -21,7 +24,8 @@ class MessageRoom:
 
     Args:
         most: bytes of all projects.
-        of_project: bytes of one; None is `most`.
+        of_project: bytes of one; None is `most`, for a server of one project, which then need
+            not leave room to others.
         free: bytes of each direction of a socket that do not count: there are only so many
             sockets, so small messages need never fear large ones.
 
@@ -38,6 +42,7 @@ class MessageRoom:
     ) -> None:
         self.most = most
         self.of_project = most if of_project is None else of_project
+        self.shared = of_project is not None
         self.free = free
         self.held = 0
 
@@ -64,7 +69,8 @@ class Account:
     """What one socket holds. `close` at its end.
 
     Attributes:
-        breach: the room that a message did not find.
+        breach: the room that a message did not find: what its direction, or its project, would
+            have held, and what it may.
     """
 
     __slots__ = ("_inward", "_outward", "_share", "breach")
@@ -90,16 +96,19 @@ class Account:
         self._inward.close()
         self._outward.close()
 
-    def take(self, more: int) -> bool:
-        """For a `Direction`: so many bytes more, or fewer; False where there is no room."""
+    def take(self, held: int, count: int) -> bool:
+        """For a `Direction`: it holds `count` bytes, not `held`; False where there is no room."""
         share = self._share
         room = share.room
+        more = count - held
         if more > 0:
-            if share.held + more > room.of_project:
-                self._refused("websocket_project_bytes", share.held + more, room.of_project)
+            most = (room.of_project - (share.held - held)) // 2
+            if count > most:
+                self._refused("websocket_project_bytes", count, most)
                 return False
-            if room.held + more > room.most:
-                self._refused("websocket_bytes", room.held + more, room.most)
+            most = (room.most - (room.held - share.held)) // (2 if room.shared else 1)
+            if share.held + more > most:
+                self._refused("websocket_bytes", share.held + more, most)
                 return False
         share.held += more
         room.held += more
@@ -131,7 +140,7 @@ class Direction:
         counted = max(0, count - self._account.free)
         if counted == self._held:
             return True
-        if not self._account.take(counted - self._held):
+        if not self._account.take(self._held, counted):
             return False
         self._held = counted
         return True

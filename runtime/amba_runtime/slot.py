@@ -10,17 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
 from amba_runtime import limits
+from amba_runtime.callers import Callers
 from amba_runtime.clock import Clock
 from amba_runtime.drain import drained, pending
-from amba_runtime.engine.base import (
-    Description,
-    Engine,
-    Exchange,
-    Isolate,
-    Surroundings,
-)
+from amba_runtime.engine.base import Description, Engine, Exchange, Isolate, Surroundings
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, Manifest
@@ -52,6 +48,7 @@ class Slot:
 
     Attributes:
         invocations: those in flight by request id, oldest first.
+        callers: whom its requests may be said to come from.
         gate: as given; None lets all in.
         answers: answers that have begun so far: what shows that it gets on.
         watched: the watchdog knows that something is under way here.
@@ -80,6 +77,7 @@ class Slot:
         self.limits = limits_
         self.inflight = 0
         self.invocations: dict[str, Underway] = {}
+        self.callers = Callers(self.invocations)
         self.answers = 0
         self.watched = watchdog is None
         self.recent = False
@@ -108,6 +106,7 @@ class Slot:
             storage=storage if manifest.storage else None,
             tell=lambda label, tell: late(self, label, tell),
             died=self._died,
+            callers=self.callers,
         )
         self.tell_header = self._surroundings.tell_header
 
@@ -210,9 +209,7 @@ class Slot:
         """
         if self.gate is not None:
             with self._queued.with_(call.hop):
-                if self._queued.in_vain(self.gate):
-                    raise self.gate.busy()
-                await self.gate.enter()
+                await self.gate.enter(partial(self._queued.in_vain, self.gate))
         if self.inflight >= limits.INFLIGHT.value:
             if self.gate is not None:
                 self.gate.leave()
@@ -238,6 +235,7 @@ class Slot:
         self.inflight -= 1
         if call is not None:
             del self.invocations[call.request_id]
+            self.callers.ended(call.request_id)
             if call.hop is not None:
                 self._hops.ended(call.request_id, call.hop)
             if self.gate is not None:
@@ -270,6 +268,7 @@ class Slot:
     def _died(self, ended: Ended) -> None:
         self.last_end = ended
         self._dead = self._isolate
+        self.callers.gone()
         self._death.set()
         if ended.breach is not None:
             self.breached(next(iter(self.invocations), ""), ended.breach, "killed")
@@ -364,7 +363,9 @@ class Slot:
             return
         self._isolate = None
         self._room.left(self)
-        await isolate.close()
+        self.callers.gone()
+        # whoever wants the room may be called off: what was begun here is ended all the same
+        await asyncio.shield(isolate.close())
 
     async def retire(self, *, drain_s: float = limits.DRAIN_S.value) -> None:
         """Take no new requests, let the old ones finish, then close. Idempotent.
@@ -379,6 +380,7 @@ class Slot:
                     await drained(self, self._clock)
         await self._restarts.cancel()
         isolate, self._isolate = self._isolate, None
+        self.callers.gone()
         if isolate is not None:
             self._room.left(self)
             await isolate.close()

@@ -5,8 +5,9 @@ takes one more place only while it holds fewer than are free. One hot project so
 node, two get a third each, and as many again are always free for whoever comes next.
 Whoever is over one waits, in a queue that is bounded in number and in time; free places go round
 robin over the projects that wait, and over the functions of a project. A request that would wait
-in vain is refused at once. WebSockets last: beside a place each takes a seat, of which there are
-fewer, and waits for none. Source: reliability.md 2.3 (concurrency), T20, rows K1 and K2.
+in vain is refused at once, and soon where it waits for its own callers. WebSockets last: beside a
+place each takes a seat, of which there are fewer, with fair shares as well, and waits for none.
+Source: reliability.md 2.3 (concurrency), T20, rows K1 and K2.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from amba_runtime import limits
@@ -210,7 +212,7 @@ class Gate:
     the four bounds is reached, so `try_enter` jumps no queue.
     """
 
-    __slots__ = ("_node", "_pace_s", "_paced_at_s", "inside", "most", "queue", "share")
+    __slots__ = ("_node", "_pace_s", "_paced_at_s", "_vain", "inside", "most", "queue", "share")
 
     def __init__(self, node: Turnstile, share: _Share, most: int) -> None:
         self.inside = 0
@@ -218,6 +220,7 @@ class Gate:
         self.share = share
         self.queue: OrderedDict[_Turn, _Place] = OrderedDict()
         self._node = node
+        self._vain = 0  # of those that wait: for themselves, it seemed
         # what one place in the queue took lately, and when that was seen
         self._pace_s = 0.0
         self._paced_at_s = -math.inf
@@ -261,8 +264,12 @@ class Gate:
         if node.turns:
             node.settle(self)
 
-    async def enter(self) -> None:
+    async def enter(self, in_vain: Callable[[], bool] | None = None) -> None:
         """Take a place, waiting for a turn.
+
+        Args:
+            in_vain: whether it waits for itself. Where it does, and still does after
+                `limits.VAIN_WAIT_S`, it gives up then; at once where some such wait already.
 
         Raises:
             Busy: too many wait already, or the turn does not come, or surely would not in time.
@@ -277,6 +284,9 @@ class Gate:
             or self._expected_s() >= node.wait_s
         ):
             raise self.busy()
+        vain = in_vain is not None and in_vain()
+        if vain and self._vain >= limits.VAIN_WAITING.value:
+            raise self.busy()
         now_s = node.clock.monotonic_s()
         turn: _Turn = asyncio.get_running_loop().create_future()
         self.queue[turn] = _Place(len(self.queue), now_s, now_s + node.wait_s)
@@ -284,6 +294,10 @@ class Gate:
         share.waiting += 1
         node.settle(self)
         node.watch()
+        giving_up = None
+        if in_vain is not None and vain:
+            self._vain += 1
+            giving_up = asyncio.get_running_loop().create_task(self._give_up(turn, in_vain))
         try:
             await turn
         except asyncio.CancelledError:
@@ -292,6 +306,17 @@ class Gate:
             else:
                 self.forget(turn)
             raise
+        finally:
+            if giving_up is not None:
+                self._vain -= 1
+                giving_up.cancel()
+
+    async def _give_up(self, turn: _Turn, in_vain: Callable[[], bool]) -> None:
+        await self._node.clock.sleep(limits.VAIN_WAIT_S.value)
+        if in_vain() and not turn.done():
+            busy = self.busy()
+            self.forget(turn)
+            turn.set_exception(busy)
 
     def sit(self) -> None:
         """Take a seat for a WebSocket; then `rise`, once.
@@ -302,7 +327,8 @@ class Gate:
         node, share = self._node, self.share
         if node.closed or node.seated >= node.seats:
             raise Busy(OVERLOADED, 1, kind=SOCKETS)
-        if share.seated >= node.of_project_seats:
+        fair = node.fairness * (node.seats - node.seated)
+        if share.seated >= min(node.of_project_seats, fair):
             raise Busy(CONCURRENCY_LIMIT, 1, kind=SOCKETS)
         share.seated += 1
         node.seated += 1
@@ -319,10 +345,12 @@ class Gate:
     # for the turnstile
 
     def admit(self) -> None:
-        """Give a place to the one who has waited longest here."""
-        turn = next(iter(self.queue))
-        self._learn(self.queue[turn])
+        """Give a place to the one who has waited longest here, unless it left in this moment."""
+        turn, place = next(iter(self.queue.items()))
         self.forget(turn)
+        if turn.done():  # called off: its task has not run since, to say so itself
+            return
+        self._learn(place)
         self.inside += 1
         self.share.inside += 1
         self._node.inside += 1
@@ -330,10 +358,10 @@ class Gate:
 
     def expire(self, turn: _Turn) -> None:
         """Refuse one whose time is up."""
-        self._learn(self.queue[turn])
-        busy = self.busy()
+        if not turn.done():  # else called off, as in `admit`
+            self._learn(self.queue[turn])
+            turn.set_exception(self.busy())
         self.forget(turn)
-        turn.set_exception(busy)
 
     def forget(self, turn: _Turn) -> None:
         """This one waits no more, for whatever reason."""

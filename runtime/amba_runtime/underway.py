@@ -48,6 +48,43 @@ EVENT = "!"
 """Begins what stands for a request id where there is none: for a schedule, for a batch."""
 
 
+class _Forgotten:
+    """How deep those were whose hops are forgotten, for `limits.HOP_KEPT_S` at least.
+
+    Two tables by the hash of their names, of now and of before: none is lost too early, however
+    many there are. Where two names have one place, both are as deep as the deeper one.
+    """
+
+    __slots__ = ("_before", "_depths", "_since_s")
+
+    def __init__(self) -> None:
+        self._before = b""
+        self._depths = bytearray()
+        self._since_s = 0.0
+
+    def note(self, name: str, depth: int, now_s: float) -> None:
+        """Depth 0 needs no place: it is what one that is not known has."""
+        if depth == 0:
+            return
+        self._turn(now_s)
+        if not self._depths:
+            self._depths = bytearray(limits.TRACE_DEPTHS_KEPT.value)
+        place = hash(name) % len(self._depths)
+        self._depths[place] = max(self._depths[place], min(depth, 255))
+
+    def depth(self, name: str, now_s: float) -> int:
+        """Of one that is known by its name alone; 0 where it was never noted."""
+        self._turn(now_s)
+        return max((t[hash(name) % len(t)] for t in (self._before, self._depths) if t), default=0)
+
+    def _turn(self, now_s: float) -> None:
+        age_s = now_s - self._since_s
+        if age_s > limits.HOP_KEPT_S.value:
+            self._before = bytes(self._depths) if age_s <= 2 * limits.HOP_KEPT_S.value else b""
+            self._depths = bytearray()
+            self._since_s = now_s
+
+
 class Hops:
     """Which hop a request of a guest continues. Costs nothing until a guest calls a function.
 
@@ -59,6 +96,7 @@ class Hops:
         self._underway = underway
         self._clock: Clock = clock or SystemClock()
         self._ended: OrderedDict[str, Hop] = OrderedDict()  # used last comes last
+        self._forgotten = _Forgotten()
         self._deepest: Hop | None = None
         self._deepest_s = 0.0
 
@@ -66,7 +104,8 @@ class Hops:
         """An invocation whose place matters has ended; its guest may still send requests."""
         self._ended[request_id] = hop
         if len(self._ended) > limits.TRACES_KEPT.value:
-            self._ended.popitem(last=False)
+            name, gone = self._ended.popitem(last=False)
+            self._forgotten.note(name, gone.depth, self._clock.monotonic_s())
         self._remember(hop)
 
     def of(self, request_id: str | None) -> Hop:
@@ -77,7 +116,8 @@ class Hops:
                 guess that has ended, is the deepest in flight or of late (`limits.HOP_KEPT_S`):
                 nobody gets out of a trace by losing its name, and who calls itself after its
                 answer comes to an end. A name that is sure has a trace of its own, however late
-                it asks: one that always calls itself once from `waitUntil` is no loop.
+                it asks: one that always calls itself once from `waitUntil` is no loop. Where
+                so many have ended that its own is forgotten, it is as deep as it was, at least.
         """
         name, sure = request_id, True
         if name is not None and name.startswith(GUESS):
@@ -88,8 +128,8 @@ class Hops:
                 return _hop(call)
             if sure:
                 hop = self._ended.get(name)
-                if hop is None:  # one that ended before anybody asked
-                    hop = Hop()
+                if hop is None:  # one that ended before anybody asked, or is forgotten
+                    hop = Hop(depth=self._forgotten.depth(name, self._clock.monotonic_s()))
                     self.ended(name, hop)
                 # who still asks is not forgotten for those who do not
                 self._ended.move_to_end(name)
@@ -106,8 +146,9 @@ class Hops:
         hop = self._deepest
         if call is not None and (hop is None or _hop(call).depth >= hop.depth):
             hop = _hop(call)
-        hop = hop or Hop()
-        self._remember(hop)
+        if hop is None:
+            hop = Hop()
+            self._remember(hop)  # what it is of late: one that somebody had is not renewed by this
         return hop
 
     def _remember(self, hop: Hop) -> None:
@@ -152,7 +193,8 @@ class Queued:
         """Whether it is full, and no place can become free before one of those that wait gives up.
 
         So it is where whoever holds a place waits for one of them: a function that calls
-        itself, at full concurrency.
+        itself, at full concurrency. Not surely so: a caller that answers without waiting, for
+        `waitUntil`, is seen here some milliseconds before it has ended.
         """
         # one that was let in a moment ago may not be under way yet, and waits for nobody
         if gate.inside < gate.most or len(self._underway) < gate.inside:

@@ -67,6 +67,7 @@ class Watch:
         self._quiet_cpu_s = 0.0
         self._still_s = 0.0
         self._after_s = 0.0
+        self._late = False
 
     def wake(self) -> None:
         """An invocation has begun: what was used until here is none of its doing."""
@@ -91,9 +92,11 @@ class Watch:
         slot = self._slot
         now_s = self._clock.monotonic_s()
         passed_s, self._seen_s = now_s - self._seen_s, now_s
-        late = passed_s > 2 * self.pace_s
-        # a pause of ours is no silence of the guest's: its answers may lie in the socket, unread
-        heard_s = min(passed_s, 2 * self.pace_s)
+        late = passed_s > 2 * max(self.pace_s, limits.WATCH_EVERY_S.value)
+        # a pause of ours is no silence of the guest's: its answers may lie in the socket, unread;
+        # by the next look they were read, so that a loop which always lags excuses nobody
+        excused, self._late = late and not self._late, late
+        heard_s = min(passed_s, 2 * max(self.pace_s, limits.WATCH_EVERY_S.value))
         answered, self._answers = slot.answers - self._answers, slot.answers
         calls = slot.invocations
         self._bills = {call: self._bills.get(call) or _Bill() for call in calls.values()}
@@ -109,10 +112,10 @@ class Watch:
             return True
         pace_s = self._memory(isolate, passed_s)
         used_s = self._used(isolate)
-        if late and used_s is not None:
+        if excused and used_s is not None:
             used_s = min(used_s, heard_s)
         asked = self._heard(answered)
-        if asked and not late:
+        if asked and not excused:
             self._silence(used_s, heard_s)
         if used_s:
             self._charge(used_s, passed_s, answered, hold=asked)

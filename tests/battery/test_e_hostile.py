@@ -490,16 +490,17 @@ def test_e17_ten_thousand_fetches(stand: Stand, canary: Canary) -> None:
     assert max(seen) <= fds + 2 * 6 + 8  # each stands twice: to the engine, and to the canary
 
 
-def test_e17_fetches_from_outside_of_any_invocation(stand: Stand, canary: Canary) -> None:
-    """E17: whoever loses its context on purpose is counted in our process: six at once all the
-    same, and what its invocations may make in all."""
+@pytest.mark.parametrize("how", ["storm", "forge"])
+def test_e17_fetches_in_the_name_of_no_invocation(stand: Stand, canary: Canary, how: str) -> None:
+    """E17: whoever loses its context on purpose, or makes up names of invocations, is counted in
+    our process: six at once all the same, and what its invocations may make in all."""
     name = stand.deploy("evader", cpu_ms=10_000, first_byte_ms=20_000, total_ms=30_000)
     canary.pause_s, canary.most = 0.002, 0
     fds, asked = stand.fds(), canary.asked
     seen: list[int] = []
 
     def attack() -> None:
-        answer = stand.ask(name, f"/storm?to={canary.url}/storm&n=3000", timeout_s=30)
+        answer = stand.ask(name, f"/{how}?to={canary.url}/storm&n=3000", timeout_s=30)
         assert answer.status == 200, answer
         assert answer.json()["ok"] <= 1_000, answer.json()
         seen.append(stand.fds())
@@ -507,7 +508,7 @@ def test_e17_fetches_from_outside_of_any_invocation(stand: Stand, canary: Canary
     stand.attacked(name, attack, times=1)
     print(f"{canary.most} at once, {canary.asked - asked} in all; fds {fds} -> {max(seen)}")
     assert canary.most <= 6
-    assert canary.asked - asked <= 3 * 1_000  # ROUNDS of the stand at most
+    assert canary.asked - asked <= len(seen) * 1_000
     assert max(seen) <= fds + limits.WIRE_CONNECTIONS.value + 2 * 6 + 8
 
 
@@ -916,9 +917,10 @@ def test_e29_two_functions_that_call_each_other(stand: Stand, times: int) -> Non
     stand.attacked(a, attack, times=times)
 
 
-def test_e29_a_loop_after_the_answer_from_outside_of_any_invocation(stand: Stand) -> None:
-    """E29: a function that calls itself when it has answered and lost its context: 508 at last,
-    and nothing runs on."""
+@pytest.mark.parametrize("how", ["", "&forge=1"])
+def test_e29_a_loop_after_the_answer_from_outside_of_any_invocation(stand: Stand, how: str) -> None:
+    """E29: a function that calls itself when it has answered and lost its context, or under names
+    that it made up: 508 at last, and nothing runs on."""
     name = stand.deploy("evader", cpu_ms=5_000, total_ms=30_000)
 
     def calls() -> list[int]:
@@ -929,7 +931,7 @@ def test_e29_a_loop_after_the_answer_from_outside_of_any_invocation(stand: Stand
         ]
 
     mark = stand.node.mark()
-    assert stand.ask(name, f"/loop?to={stand.url(name)}/loop").status == 200
+    assert stand.ask(name, f"/loop?to={stand.url(name)}/loop{how}").status == 200
     statuses: list[int] = stand.node.wait(lambda: calls() if 508 in calls() else None)
     assert len(statuses) <= 17, statuses
     assert stand.ask(name).status == 200

@@ -209,6 +209,99 @@ def test_a_project_without_functions_is_forgotten() -> None:
     run(body)
 
 
+# --- what all projects share -------------------------------------------------------------------
+
+
+def few(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """So many look-ups of all projects at once, four of one."""
+    monkeypatch.setattr(limits, "RESOLVE_THREADS", limits.Limit(threads, "look-ups", "", ""))
+    monkeypatch.setattr(limits, "RESOLVE_AT_ONCE", limits.Limit(4, "look-ups", "", ""))
+
+
+def test_projects_whose_names_hang_leave_some_for_who_comes_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many projects as would have all threads do not get them all (threats T11 and T20)."""
+    few(monkeypatch, 12)
+    answer = threading.Event()
+    asked: list[str] = []
+
+    def look_up(name: str) -> Sequence[str]:
+        asked.append(name)
+        if name.startswith("silent"):
+            answer.wait(10)
+        return HERE
+
+    async def main() -> None:
+        names = Names(SystemResolver(look_up), ManualClock())
+        hostile = [names.of(f"hostile{n}") for n in range(3)]
+        asking = [task for one in hostile for task in silence(one, 4)]
+        try:
+            async with asyncio.timeout(5):
+                assert await names.of("honest").resolve("example.com.") == HERE
+            assert len(asked) == 4 + 4 + 2 + 1
+        finally:
+            answer.set()
+            await asyncio.gather(*asking)
+
+    asyncio.run(main())
+
+
+def test_a_place_that_is_given_back_goes_to_a_project_that_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Turn by turn over projects, however many names one has waiting (ours)."""
+    few(monkeypatch, 4)
+
+    async def body(slow: Slow, clock: ManualClock, names: Names) -> None:
+        def ask(project: str, count: int) -> list[asyncio.Task[Sequence[str]]]:
+            of = names.of(project)
+            return [asyncio.ensure_future(of.resolve(f"silent-{project}{n}")) for n in range(count)]
+
+        asking = [task for project in "abcde" for task in ask(project, 4)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert slow.asked == ["silent-a0", "silent-a1", "silent-b0", "silent-c0"]
+        for done, next_ in (("a0", "d0"), ("d0", "e0"), ("a1", "a2"), ("b0", "b1")):
+            slow.silent[f"silent-{done}"].set_result(HERE)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert slow.asked[-1] == f"silent-{next_}"
+        assert (slow.under_way, slow.most) == (4, 4)
+        for task in asking:
+            task.cancel()
+
+    run(body)
+
+
+@pytest.mark.parametrize("first", ["leaves", "is given its place"])
+def test_a_place_for_a_caller_that_has_left_is_not_lost(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two happens first in one pass of the loop (ours)."""
+    few(monkeypatch, 1)
+
+    async def body(slow: Slow, clock: ManualClock, names: Names) -> None:
+        holds = silence(names.of("a"), 1)[0]
+        leaves = asyncio.ensure_future(names.of("b").resolve("silent-b"))
+        stays = asyncio.ensure_future(names.of("c").resolve("example.com."))
+        also_leaves = asyncio.ensure_future(names.of("d").resolve("silent-d"))
+        await clock.advance(0)
+        also_leaves.cancel()
+        await clock.advance(0)
+        if first == "leaves":
+            leaves.cancel()
+            slow.silent["silent0.test."].set_result(HERE)
+        else:
+            slow.silent["silent0.test."].set_result(HERE)
+            leaves.cancel()
+        assert await stays == await holds == HERE
+        assert slow.asked == ["silent0.test.", "example.com."]
+        assert await names.of("d").resolve("example.org.") == HERE
+
+    run(body)
+
+
 # --- the machine's resolver --------------------------------------------------------------------
 
 

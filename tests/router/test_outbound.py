@@ -24,6 +24,7 @@ from amba_router.denials import log_denied
 from amba_router.outbound import Outbound
 from amba_router.outbound_app import ASGIApp, Message, Scope
 from amba_router.outbound_client import OutboundClient, Timeouts, TrustedRoots
+from amba_router.outbound_connection import Peers, RemoteConnection
 from amba_runtime import limits, wire
 from amba_runtime.egress import (
     Denied,
@@ -890,9 +891,10 @@ def test_a_websocket_that_a_server_refuses_is_an_answer(
     run(main())
 
 
-@pytest.mark.parametrize("stage", ["upload", "waiting", "answer"])
+@pytest.mark.parametrize("stage", ["upload", "waiting", "upgrade", "answer"])
 def test_the_server_is_left_when_the_engine_leaves(stage: str) -> None:
-    """No request goes on for a function that is gone (issue 2, row 11)."""
+    """No request goes on for a function that is gone, also not one that would have become a
+    WebSocket (issue 2, row 11)."""
     at_work, left = asyncio.Event(), asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -907,14 +909,45 @@ def test_the_server_is_left_when_the_engine_leaves(stage: str) -> None:
     async def main() -> None:
         async with listening(talk) as port, lab(port=port) as it:
             length = 9 if stage == "upload" else 0
-            connection = await it.begin("POST", f"{OUT}:{port}/", length=length)
+            fields: Headers = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+            if stage == "upgrade":
+                connection = await it.begin("GET", f"{OUT}:{port}/", fields)
+            else:
+                connection = await it.begin("POST", f"{OUT}:{port}/", length=length)
             await at_work.wait()
             if stage == "answer":
                 await connection.head()
             connection.abort()
-            await left.wait()
+            async with asyncio.timeout(5):
+                await left.wait()
 
     run(main())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_server_that_never_reads_keeps_no_connection(
+    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does not take when the exchange is over is dropped, and so is it (T13, row G11)."""
+    monkeypatch.setattr(limits, "EGRESS_CLOSE_S", limits.Deadline(0.01, "", ""))
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            running = asyncio.get_running_loop()
+            peers = Peers(running, lambda: True)
+            _, connection = await running.create_connection(
+                lambda: RemoteConnection(peers), *silent.getsockname()
+            )
+            connection.begin(b"POST", b"/", b"", 32 * MIB)
+            connection.write(bytes(32 * MIB))  # more than the system takes for it
+            connection.close_idle()
+            connection.close_idle()  # whoever else closes it changes nothing
+            async with asyncio.timeout(5):
+                with pytest.raises(wire.WireError, match="closed"):
+                    await connection.head()
+            assert connection.lost
+
+    run(main(), loop)
 
 
 @pytest.mark.parametrize(

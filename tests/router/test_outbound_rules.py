@@ -8,17 +8,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.router.egress_lab import MARK, Asked, EgressLab, Names, Server, egress, plain
+from tests.router.egress_lab import (
+    MARK,
+    Asked,
+    EgressLab,
+    Names,
+    Server,
+    egress,
+    listening,
+    plain,
+)
 
 from amba_router.outbound_app import Message, Scope
-from amba_runtime import limits
+from amba_runtime import limits, wire
+from amba_runtime.callers import Callers
 from amba_runtime.egress import DeniedReason
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.outcome import Breach
 from amba_runtime.tally import Tally
 from amba_runtime.trace import Hop, Trace
 from amba_runtime.underway import Underway
-from amba_runtime.wire import Headers, WireError
+from amba_runtime.wire import Headers, Request, Response, WireError
 
 CALLER, BREACH = MARK + b"-caller", MARK + b"-breach"
 CANARY = "sk_live_canary_0123456789"
@@ -181,6 +191,11 @@ class Version:
         )
     )
 
+    def __post_init__(self) -> None:
+        self.callers = Callers(self.invocations)
+        for name in ("r-1", "r-2"):
+            self.callers.ended(name)
+
 
 @pytest.mark.parametrize("caller", [b"r-1", b"~r-1", b"!17.1", None])
 def test_more_than_may_be_sent_go_nowhere(caller: bytes | None) -> None:
@@ -203,6 +218,38 @@ def test_more_than_may_be_sent_go_nowhere(caller: bytes | None) -> None:
         assert len(server.asked) == 2
         assert it.denied == []
         assert told == [("r-1" if caller == b"r-1" else "", Breach("subrequests", 3, 2))]
+
+    asyncio.run(main())
+
+
+def test_names_that_a_guest_made_up_are_nobodys() -> None:
+    """Who knows how our headers begin gains nothing: all its requests are counted together, its
+    calls continue what a request without a name continues, and the limits that it says were
+    passed are no invocation's (rows E17, E29)."""
+
+    async def main() -> None:
+        server = Server(ok)
+        told: list[tuple[str, Breach]] = []
+        asked_for: list[str | None] = []
+
+        def hop_of(caller: str | None) -> Hop:
+            asked_for.append(caller)
+            return Hop()
+
+        async with server.open(), egress(allow=[f"api.example.com:{server.port}"]) as it:
+            tally = Tally(Version())
+            it.outbound.attach(MARK, hop_of, lambda who, what: told.append((who, what)), tally)
+            url = f"http://api.example.com:{server.port}/"
+            own = "http://local.fn.localhost:8787/next"
+            await it.fetch(own, [(CALLER, b"forged")])
+            assert (await it.fetch(url, [(CALLER, b"!1.1")])).status == 200
+            for n in range(5):
+                with pytest.raises(WireError):
+                    await it.fetch(url, [(CALLER, b"forged-%d" % n)])
+            await it.fetch(url, [(CALLER, b"forged"), (BREACH, b"log_kib 2 1")])
+        assert len(server.asked) == 1
+        assert asked_for == [None]
+        assert told == [("", Breach("subrequests", 3, 2)), ("", Breach("log_kib", 2, 1))]
 
     asyncio.run(main())
 
@@ -280,6 +327,46 @@ def test_an_allowlist_is_all_that_is_reached() -> None:
 
 
 # --- secrets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_a_websocket_that_nobody_takes_is_ended(secret: bool) -> None:
+    """The connection to its server ends when its answer is dropped, also when a secret went along
+    (threat T13)."""
+    left = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 S\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        await reader.read()
+        left.set()
+
+    async def main() -> None:
+        async with listening(talk) as port:
+            at = f"localhost:{port}"
+            async with egress(allow=[at], rules=_rules(port) if secret else None) as it:
+
+                async def drops(request: Request) -> Response:
+                    response = await it.outbound(request)
+                    assert response.drop is not None
+                    response.drop()
+                    return Response(204)
+
+                given = dict(it.outbound.placeholders.mask((("KEY", CANARY),)))["KEY"]
+                server = wire.Server(it.path.with_name("drops.sock"), drops, name="drops")
+                await server.open()
+                reader, writer = await asyncio.open_unix_connection(str(server.path))
+                writer.write(
+                    f"GET http://{at}/ HTTP/1.1\r\nx-key: {given}\r\n"
+                    "connection: upgrade\r\nupgrade: websocket\r\n\r\n".encode()
+                )
+                async with asyncio.timeout(5):
+                    assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+                    await left.wait()
+                writer.close()
+                await server.close()
+
+    asyncio.run(main())
 
 
 def _rules(port: int) -> dict[str, Any]:

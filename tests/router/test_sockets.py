@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -304,6 +305,35 @@ def test_an_idle_socket_whose_caller_cannot_be_told_ends_all_the_same() -> None:
         assert await relaying == (101, Outcome.OK)
 
     assert run(body).guest.closed == [(1001, "nothing came for 600 s")]
+
+
+class Text(str):
+    """One that a weak reference can follow."""
+
+
+def test_a_message_that_was_passed_on_is_kept_by_nobody() -> None:
+    """Neither way, while the next one is awaited: it counts no more (T20)."""
+    kept: list[weakref.ref[Text]] = []
+
+    def fresh() -> Text:
+        text = Text("large")
+        kept.append(weakref.ref(text))
+        return text
+
+    async def body(rig: Rig) -> None:
+        relaying = asyncio.create_task(rig.relay())
+        rig.guest.says(fresh())
+        rig.hears(text=fresh())
+        await rig.until(lambda: len(rig.guest.heard) == 1 and len(rig.sent) == 2)
+        rig.guest.heard.clear()
+        rig.sent.clear()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert [reference() for reference in kept] == [None, None]
+        rig.leaves(code=1000, reason="")
+        await relaying
+
+    run(body)
 
 
 def test_both_ends_are_told_what_their_messages_are_held_to() -> None:

@@ -135,10 +135,10 @@ def test_own_addresses_look_like_hosts() -> None:
 @pytest.mark.parametrize(
     ("limits_", "asked", "most"),
     [
-        ((256, 100_000), (32_768, 100_000), 32_768),
+        ((256, 100_000), (65_536, 100_000), 65_536),
         ((256, 1000), (1000, 1000), 1000),
-        ((256, resource.RLIM_INFINITY), (32_768, resource.RLIM_INFINITY), 32_768),
-        ((50_000, 100_000), None, 50_000),
+        ((256, resource.RLIM_INFINITY), (65_536, resource.RLIM_INFINITY), 65_536),
+        ((70_000, 100_000), None, 70_000),
         ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, None),
     ],
 )

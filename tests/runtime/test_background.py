@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from amba_runtime.background import Background
+from amba_runtime.background import Background, ended
 
 
 def test_work_goes_on_until_its_owner_closes() -> None:
@@ -60,3 +60,24 @@ def test_what_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     (record,) = caplog.records
     assert record.exc_info is not None
     assert "of no use" in str(record.exc_info[1])
+
+
+def test_one_bad_end_keeps_no_other_from_ending(caplog: pytest.LogCaptureFixture) -> None:
+    """All are waited for; the failure is in the log, and whoever waits goes on."""
+
+    async def main() -> None:
+        told: list[str] = []
+
+        async def bad() -> None:
+            raise RuntimeError("would not end")
+
+        async def good() -> None:
+            await asyncio.sleep(0)
+            told.append("ended")
+
+        await ended(bad(), good())
+        assert told == ["ended"]
+
+    with caplog.at_level(logging.ERROR, logger="amba.background"):
+        asyncio.run(main())
+    assert "would not end" in caplog.text

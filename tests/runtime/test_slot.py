@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import pytest
 
@@ -22,6 +23,7 @@ from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Ended, LogLine, Outcome, Tell
 from amba_runtime.slot import Env, Kept, Overloaded, Resting, Slot
+from amba_runtime.trace import Hop
 from amba_runtime.turnstile import Turnstile
 from amba_runtime.wire import Request, Response, WireError
 
@@ -66,6 +68,20 @@ class _Isolate(FakeIsolate):
 
     def cpu_s(self) -> float | None:
         return 0.25
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """An invocation, as a slot knows it."""
+
+    request_id: str
+    hop: Hop | None = None
+    started_s: float = 0.0
+    begun: bool = False
+    lasting: bool = False
+
+    def end(self, ended: Ended) -> None:
+        raise AssertionError("nobody ends it here")
 
 
 class _Engine(FakeEngine):
@@ -695,6 +711,31 @@ def test_an_evicted_one_comes_back_and_nothing_is_held() -> None:
         await stage.slot.retire()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["evict", "retire", "crash"])
+def test_names_of_invocations_are_known_while_their_isolate_lives(end: str) -> None:
+    """In flight and after: what `waitUntil` sends is theirs; then they are nobody's (row E17)."""
+
+    async def main() -> None:
+        stage = await _Stage().started()
+        slot, call = stage.slot, _Call("r-1")
+        assert slot.callers.believed("r-1") is None
+        assert slot.try_enter(call)
+        assert slot.callers.believed("r-1") == "r-1"
+        slot.leave(call)
+        assert slot.callers.believed("r-1") == "r-1"
+        if end == "evict":
+            await slot.evict()
+        elif end == "crash":
+            await stage.crash()
+            assert stage.engine.running == 1
+        else:
+            await slot.retire(drain_s=0)
+        assert slot.callers.believed("r-1") is None
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
 
 
 def test_what_is_under_way_is_not_evicted() -> None:

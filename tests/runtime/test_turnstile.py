@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.entropy import short_id
 from amba_runtime.message_room import MessageRoom
@@ -248,11 +249,36 @@ def test_sockets_have_seats_of_which_there_are_fewer() -> None:
         assert (over.value.code, over.value.status) == ("overloaded", 503)
         fill(p, 4)
         p.rise()
+        p.rise()
         p.sit()
         turnstile.close()
         p.rise()
         with pytest.raises(Busy):
             p.sit()
+
+    run(body)
+
+
+@pytest.mark.parametrize(("hot", "each"), [(1, 250), (2, 167), (4, 100), (9, 50)])
+def test_seats_are_shared_as_places_are(hot: int, each: int) -> None:
+    """However many projects open all the WebSockets they can, each gets the same, is told 429
+    beyond, and as many are free for the next (T20; limits.NODE_WEBSOCKETS).
+    """
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock, of_project=500, seats=500, of_project_seats=250)
+        gates = [turnstile.gate(f"hot-{n}", 1_000) for n in range(hot)]
+        codes: set[str] = set()
+        for _ in range(500):
+            for gate in gates:
+                try:
+                    gate.sit()
+                except Busy as busy:
+                    codes.add(busy.code)
+        assert codes == {"concurrency_limit"}
+        assert {gate.share.seated for gate in gates} <= {each, each - 1}
+        assert turnstile.seats - turnstile.seated >= each - 1
+        turnstile.gate("late", 9).sit()
 
     run(body)
 
@@ -264,10 +290,10 @@ def test_messages_of_one_project_are_counted_together() -> None:
         room = MessageRoom(most=100, of_project=50, free=0)
         turnstile = Turnstile(clock, messages=room)
         one, two = turnstile.gate("p", 1), turnstile.gate("p", 1)
-        assert one.account().inward.hold(40)
+        assert one.account().inward.hold(20)
         assert not two.account().inward.hold(20)
         assert turnstile.gate("q", 1).account().inward.hold(20)
-        assert room.held == 60
+        assert room.held == 40
 
     run(body)
 
@@ -479,6 +505,110 @@ def test_a_place_is_not_lost_on_a_caller_who_leaves_in_that_moment() -> None:
         assert line.order == ["b"]
         gate.leave()
         assert gate.inside == 0
+
+    run(body)
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_turn_is_not_given_to_one_that_was_called_off_in_that_moment(followed: bool) -> None:
+    """Cancelled, and not run since, when a place becomes free: nobody's `leave` fails, and the
+    place goes to the next, or stays free (T20).
+    """
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock)
+        gate = turnstile.gate("p", 1)
+        fill(gate, 1)
+        line = Line()
+        await line.join(gate, "a", *(["b"] if followed else []))
+        line.tasks[0].cancel()
+        gate.leave()
+        assert (gate.inside, gate.share.inside, turnstile.inside) == (followed,) * 3
+        await settle()
+        assert line.order == (["b"] if followed else [])
+        assert (gate.inside, gate.waiting, len(turnstile.turns)) == (followed, 0, 0)
+        assert gate.share.waiting == 0
+
+    run(body)
+
+
+def test_one_that_was_called_off_as_its_time_was_up_stops_nobody() -> None:
+    """The others are still told when theirs is (reliability.md 2.3)."""
+
+    async def body(clock: ManualClock) -> None:
+        gate = Turnstile(clock).gate("p", 1)
+        fill(gate, 1)
+        line = Line()
+        await line.join(gate, "a", "b")
+        line.tasks[0].cancel()
+        gate.expire(next(iter(gate.queue)))
+        await settle()
+        assert gate.waiting == 1
+        await clock.advance(5)
+        await settle()
+        assert set(line.busy) == {"b"}
+
+    run(body)
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_who_waits_for_itself_gives_up_soon(still: bool) -> None:
+    """After `limits.VAIN_WAIT_S` where it still does then, else when its time is up (row E29)."""
+
+    async def body(clock: ManualClock) -> None:
+        turnstile = Turnstile(clock)
+        gate = turnstile.gate("p", 1)
+        fill(gate, 1)
+        vain = [True]
+        waiting = asyncio.create_task(gate.enter(lambda: vain[0]))
+        await settle()
+        await clock.advance(limits.VAIN_WAIT_S.value - 0.01)
+        assert not waiting.done()
+        vain[0] = still
+        await clock.advance(0.01)
+        assert waiting.done() is still
+        await clock.advance(5)
+        with pytest.raises(Busy) as busy:
+            await waiting
+        assert busy.value.breach is not None
+        assert (gate.waiting, len(turnstile.turns), gate.share.waiting) == (0, 0, 0)
+
+    run(body)
+
+
+def test_only_a_few_wait_for_themselves() -> None:
+    """The one too many is told at once, until one of them has given up (row E29)."""
+
+    async def body(clock: ManualClock) -> None:
+        gate = Turnstile(clock).gate("p", 1)
+        fill(gate, 1)
+        most = limits.VAIN_WAITING.value
+        for _ in range(2):
+            waiting = [asyncio.create_task(gate.enter(lambda: True)) for _ in range(most)]
+            await settle()
+            assert gate.waiting == most
+            with pytest.raises(Busy):
+                await gate.enter(lambda: True)
+            await clock.advance(limits.VAIN_WAIT_S.value)
+            assert [type(task.exception()) for task in waiting] == [Busy] * most
+
+    run(body)
+
+
+def test_a_place_that_becomes_free_in_time_is_taken_by_one_that_seemed_to_wait_for_itself() -> None:
+    """Nothing ends it afterwards, and the next one's turn comes (row E29)."""
+
+    async def body(clock: ManualClock) -> None:
+        gate = Turnstile(clock).gate("p", 1)
+        fill(gate, 1)
+        waiting = asyncio.create_task(gate.enter(lambda: True))
+        await settle()
+        gate.leave()
+        await waiting
+        await clock.advance(1)
+        assert gate.inside == 1
+        gate.leave()
+        assert gate.free
 
     run(body)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 
 from amba_runtime import limits
@@ -49,8 +50,76 @@ def test_one_that_ended_is_remembered_for_a_while() -> None:
     assert hops.of("deep").depth == 9
     for n in range(limits.TRACES_KEPT.value - 1):
         hops.ended(str(n), Hop(Trace(), 1))
-    assert hops.of("deep").depth == 9
-    assert hops.of("silent").depth == 0
+    assert hops.of("deep") == Hop(Trace(9), 9)
+    assert hops.of("silent") == Hop(Trace(), 8)  # by then its trace is, its depth is not
+
+
+def test_more_chains_than_are_remembered_come_to_an_end() -> None:
+    """Each link waits in `waitUntil` until more others have ended than are known by name (E29)."""
+    clock = ManualClock()
+    hops = Hops(_flying(), clock)
+    alive = deque(f"chain-{n}" for n in range(limits.TRACES_KEPT.value + 100))
+    for name in alive:
+        hops.ended(name, Hop().next())
+    # of another function, or of itself with names that never end: both are one deeper each time
+    made = len(alive)
+    while alive and made < 40 * limits.TRACES_KEPT.value:
+        hop = hops.of(alive.popleft()).next()
+        if hop.depth <= 16:  # as `trace_depth` has it
+            made += 1
+            hops.ended(f"link-{made}", hop)
+            alive.append(f"link-{made}")
+    assert not alive
+
+
+def test_what_is_forgotten_is_so_for_a_while_alone() -> None:
+    """Long after the last `waitUntil` has ended a name has no depth, and takes no memory (E29)."""
+    clock = ManualClock()
+    hops = Hops(_flying(), clock)
+
+    def flood(tag: str) -> None:
+        for n in range(limits.TRACES_KEPT.value):
+            hops.ended(f"{tag}-{n}", Hop())
+
+    kept_s = limits.HOP_KEPT_S.value
+    hops.ended("deep", Hop(Trace(), 300))
+    flood("one")
+    asyncio.run(clock.advance(kept_s))
+    assert hops.of("deep").depth == 255
+    for after_s, depth in ((kept_s, 255), (2 * kept_s + 1, 0)):
+        flood(f"after-{after_s}")
+        asyncio.run(clock.advance(after_s))
+        assert hops.of("deep").depth == depth
+
+
+def test_many_that_call_after_their_answers_are_no_loop() -> None:
+    """Far more than are known by name, from outside, each once: none is held to be deep (E29)."""
+    hops = Hops(_flying(), ManualClock())
+    depths: list[int] = []
+    for n in range(10 * limits.TRACES_KEPT.value):
+        hop = hops.of(f"outside-{n}").next()
+        depths.append(hop.depth)
+        hops.ended(f"refresh-{n}", hop)
+    assert max(depths) <= 8  # two names may have one place; sixteen in a row have not
+    assert depths.count(1) > 0.9 * len(depths)
+
+
+def test_a_nameless_request_renews_no_hop() -> None:
+    """One deep invocation is forgotten after a minute, whoever asks meanwhile; and who calls
+    others without a name, every now and then, is never refused (E29)."""
+    clock = ManualClock()
+    hops = Hops(_flying(), clock)
+    hops.ended("deep", Hop(Trace(), 15))
+    depths: list[int] = []
+    for _ in range(3):
+        asyncio.run(clock.advance(0.4 * limits.HOP_KEPT_S.value))
+        depths.append(hops.of(None).depth)
+    assert depths == [15, 15, 0]
+    counted: list[int] = []
+    for _ in range(20):
+        asyncio.run(clock.advance(limits.HOP_KEPT_S.value / 2))
+        counted.append(hops.of(None).next().trace.calls)
+    assert max(counted) <= 4
 
 
 def test_one_that_ended_before_it_asked_begins_one_trace() -> None:
@@ -67,6 +136,8 @@ def test_nobody_gets_out_of_a_trace_by_losing_its_name() -> None:
     hops = Hops(calls, clock)
     assert hops.of(None) is hops.of("b")
     b = calls.pop("b").hop
+    assert b is not None
+    hops.ended("b", b)
     assert hops.of(None) is b
     asyncio.run(clock.advance(limits.HOP_KEPT_S.value + 1))
     assert hops.of(None) is hops.of("a")

@@ -155,6 +155,27 @@ def test_a_stretch_that_holds_the_thread_ends_the_process() -> None:
     on_stage(test, cpu_ms=50)
 
 
+@pytest.mark.parametrize(("held_mib", "lag_s"), [(40, 0.026), (210, 0.011), (210, 0.1)])
+def test_a_loop_that_always_lags_excuses_nobody(held_mib: int, lag_s: float) -> None:
+    """One look that comes late is no proof; the next one is, however late (reliability.md E1)."""
+
+    async def test(stage: Stage) -> None:
+        stage.enter("a")
+        isolate = stage.isolate
+        isolate.memory_held = held_mib * MIB
+        isolate.free.clear()
+        spun_s = 0.0
+        while isolate.alive and spun_s < 2:
+            isolate.cpu_used_s = (isolate.cpu_used_s or 0.0) + LOOK_S + lag_s
+            stage.clock.paused_s += lag_s
+            await stage.clock.advance(LOOK_S)
+            spun_s += LOOK_S + lag_s
+        assert stage.ended().outcome is Outcome.EXCEEDED_CPU
+        assert spun_s < 0.050 + 4 * (LOOK_S + lag_s)
+
+    on_stage(test, cpu_ms=50, memory_mib=256)
+
+
 def test_the_stretch_ends_with_an_answer_or_a_sign() -> None:
     """Many requests that each are quick keep no thread, however busy it is."""
 

@@ -583,6 +583,78 @@ def test_a_tunnel_carries_raw_bytes(run: Run) -> None:
     run(body)
 
 
+UPGRADE = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["cancelled", "answers all the same"])
+def test_a_peer_that_leaves_before_its_upgrade_leaves_nothing_behind(
+    run: Run, stubborn: bool
+) -> None:
+    """Its handler is ended, and what a late answer would hand over is dropped (threat T13)."""
+
+    async def body(bench: Bench) -> None:
+        told: list[str] = []
+        begun, over = asyncio.Event(), asyncio.Event()
+
+        async def never(tunnel: Tunnel) -> None:
+            told.append("tunnel")
+
+        def drop() -> None:
+            told.append("dropped")
+            over.set()
+
+        async def handler(request: Request) -> Response:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                told.append("cancelled")
+                if not stubborn:
+                    over.set()
+                    raise
+            return Response(101, [], tunnel=never, drop=drop)
+
+        await bench.serve(handler)
+        _, writer = await bench.raw()
+        writer.write(UPGRADE)
+        await begun.wait()
+        writer.close()
+        await over.wait()
+        assert told == (["cancelled", "dropped"] if stubborn else ["cancelled"])
+
+    run(body)
+
+
+def test_a_tunnel_is_for_who_asked_for_it(run: Run) -> None:
+    """Where no upgrade was asked for, it is dropped; one that began is not (ours)."""
+
+    async def body(bench: Bench) -> None:
+        told: list[str] = []
+        ended = asyncio.Event()
+
+        async def tunneling(tunnel: Tunnel) -> None:
+            told.append("tunnel")
+
+        def drop() -> None:
+            told.append("dropped")
+            ended.set()
+
+        async def handler(request: Request) -> Response:
+            return Response(101, [], tunnel=tunneling, drop=drop)
+
+        await bench.serve(handler)
+        reader, writer = await bench.raw()
+        writer.write(UPGRADE)
+        assert (await reader.read()).startswith(b"HTTP/1.1 101 ")
+        assert told == ["tunnel"]
+        _, writer = await bench.raw()
+        writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        await ended.wait()
+        assert told == ["tunnel", "dropped"]
+
+    run(body)
+
+
 def test_a_slow_reader_holds_a_stream_back(run: Run) -> None:
     """What the peer does not read is not asked for: buffers stay bounded."""
 
@@ -1120,8 +1192,10 @@ def test_engines_share_what_files_there_are(run: Run) -> None:
         intake = Intake()
         most = engine_connections(open_files())
         assert 0 < most <= limits.WIRE_ALL_CONNECTIONS.value
-        intake.count = most - 1  # of other engines
-        await bench.serve(handler, intake=intake)
+        for _ in range(most - 1):  # of other engines
+            assert intake.take("other", least=True)
+        door = intake.door("p-1")
+        await bench.serve(handler, intake=door)
         assert await _answers(bench)
         async with asyncio.timeout(5):
             while True:  # until the one before has gone
@@ -1130,12 +1204,12 @@ def test_engines_share_what_files_there_are(run: Run) -> None:
                 with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                     await reader.readexactly(12)
                     break
-            assert intake.full
+            assert door.count == 1
             assert not await _answers(bench)
             writer.close()
             while not await _answers(bench):
                 pass
-        intake.count = 0
+        assert door.count <= 1
 
     run(body)
 
@@ -1149,6 +1223,36 @@ async def _answers(bench: Bench) -> bool:
         return False
     finally:
         writer.close()
+
+
+def test_no_project_takes_what_others_need() -> None:
+    """Four whose engines connect without end, and each takes fewer than it leaves: there is room
+    for a fifth; and any socket has its few, whatever else its project holds (row E19)."""
+    intake = Intake()
+    most = engine_connections(open_files())
+    held = {name: [intake.door(name) for _ in range(8)] for name in "abcd"}
+    for doors in held.values():
+        for door in doors * most:
+            if not door.take():
+                break
+    taken = {name: sum(door.count for door in doors) for name, doors in held.items()}
+    assert taken["a"] >= most // 2
+    assert most - sum(taken.values()) >= most // 2**5
+    other = intake.door("e")
+    while other.take():
+        pass
+    assert other.count >= most // 2**6
+    late = intake.door("a")
+    assert [late.take() for _ in range(limits.WIRE_LEAST.value + 1)] == (
+        [True] * limits.WIRE_LEAST.value + [False]
+    )
+    for door in (late, other, *(door for doors in held.values() for door in doors)):
+        while door.count:
+            door.leave()
+    again = intake.door("a")
+    while again.take():
+        pass
+    assert again.count == taken["a"], "all were given back"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,6 @@ from typing import Any
 
 import click
 
-from amba_runtime import limits
-
 
 @dataclass(frozen=True, slots=True)
 class Life:
@@ -39,7 +37,6 @@ def serve(make: Callable[[], Life], signals: Mapping[str, int]) -> int:
         UserError: what was asked for cannot be used.
         InternalError: it failed while it served.
     """
-    _raise_file_limit()
     _calm_collector()
     try:
         import uvloop
@@ -76,19 +73,6 @@ async def _served(make: Callable[[], Life], signals: Mapping[str, int]) -> int:
         click.echo(f"did not start [{error.code}]: {error.message}", err=True)
         return 3
     return code
-
-
-def _raise_file_limit() -> None:
-    """Let us hold two sockets per client: a shell's usual 1,024 files end at 500 clients."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.OPEN_FILES.value
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _calm_collector() -> None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amba_runtime import entropy
+from amba_runtime.callers import Callers
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Ended, Event, Tell
 
@@ -32,7 +33,9 @@ class Surroundings:
         tell: lines and exceptions written after their invocation was answered; never raises.
         died: called once when an isolate that has described itself ends unasked, or by `kill`.
         mark: makes the name of the header by which an isolate tells us of an invocation one
-            that no guest and no upstream can forge.
+            that no upstream and no other function can forge. A guest may come to know its own:
+            it can lie about itself, and what it says is believed only as far as that.
+        callers: whom a request may be said to come from; told of events that are delivered.
     """
 
     egress: Handler
@@ -40,6 +43,7 @@ class Surroundings:
     tell: Callable[[str, Tell], None]
     died: Callable[[Ended], None]
     mark: str = field(default_factory=entropy.mark)
+    callers: Callers = field(default_factory=Callers)
 
     @property
     def tell_header(self) -> bytes:

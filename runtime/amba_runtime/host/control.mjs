@@ -12,6 +12,8 @@ export default {
     if (pathname === "/pending") return Response.json(await env.GUEST.pending());
     const event = await request.json();
     if (pathname === "/env") return Response.json(await env.GUEST.configure(event));
+    // whose the event's requests are: the host believes no name that it did not give
+    if (event.caller !== undefined) await env.GUEST.coming(event.label, event.caller);
     if (pathname === "/scheduled") {
       return Response.json(
         await env.FN.scheduled({ cron: event.cron, scheduledTime: new Date(event.scheduledTimeMs) }),

@@ -3,7 +3,7 @@
 // The guest shares this realm afterwards, so what is collected is untrusted text for the host.
 
 import { AsyncLocalStorage } from "node:async_hooks";
-import { env as bindings } from "cloudflare:workers";
+import { env as bindings, exports as loopback } from "cloudflare:workers";
 
 const { apply, construct } = Reflect;
 const { stringify } = JSON;
@@ -391,6 +391,11 @@ globalThis.addEventListener = function (type, listener, ...rest) {
   }
   return apply(addListener, globalThis, [type, listener, ...rest]);
 };
+// By these a guest would call our entrypoints as the host does. They are asked of a Proxy, which
+// must not say anything else of what its target has for good: asking throws.
+for (const name of ["default", "AmbaControl"]) {
+  Object.defineProperty(loopback, name, { __proto__: null, value: undefined });
+}
 const logService = bindings.__AMBA_LOG;
 const mark = bindings.__AMBA_MARK;
 const silent = bindings.__AMBA_SILENT === "1";

@@ -1,8 +1,10 @@
 // Wraps the guest's handlers: gives them a clean env, collects their console lines and
 // exceptions, and hands both to the host on a response header that the host removes.
-// That header stands on an answer of our own: a guest never sees it on its own objects.
-// Our functions know the header's name, so no guest may call them: the engine knows this module by
-// a name that no JavaScript string can say (config.py), and what it exports stays out of reach.
+// That header stands on an answer of our own: a guest does not see it on its own objects.
+// Our functions know the header's name, so a guest had better not call them: the engine knows this
+// module by a name that no JavaScript string can say (config.py), and the other way to what it
+// exports is closed (prelude.mjs). A guest that learns the name all the same can lie about itself
+// alone: the host believes no name of an invocation that it does not know (callers.py).
 
 import { take } from "./prelude.mjs";
 import { guardFetches } from "./subrequests.mjs";
@@ -181,8 +183,12 @@ function nothing() {}
 
 // Events have no response to carry a header: lines go over the log socket under a label that
 // the host made, before the event is reported as done.
+const callers = { __proto__: null }; // by label, of events that are about to be delivered
+
 async function event(label, ctx, call) {
   const invocation = new Invocation(label, ctx, sendLog);
+  invocation.id = callers[label] ?? "";
+  delete callers[label];
   return run(invocation, async () => {
     try {
       await call();
@@ -273,6 +279,11 @@ export class AmbaControl extends WorkerEntrypoint {
     changed = { ...changed, ...values };
     if (guestEnv !== null) guestEnv = { ...guestEnv, ...values };
     rebind(values);
+    return {};
+  }
+  // The name that an event goes by, told before it comes.
+  coming(label, caller) {
+    callers[label] = caller;
     return {};
   }
   pending() {

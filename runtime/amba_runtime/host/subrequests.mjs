@@ -18,8 +18,6 @@ const listen = EventTarget.prototype.addEventListener;
 const setHeader = Headers.prototype.set;
 const getHeader = Headers.prototype.get;
 
-const now = Date.now;
-
 function holderOf(object, name) {
   while (!hasOwn(object, name)) object = getPrototypeOf(object);
   return object;
@@ -40,23 +38,26 @@ function replace(object, name, make) {
 
 function nothing() {}
 
-export function guardFetches({ invocationNow, hasContext, keepAlive, onBreach, mark, silent, most, atOnce }) {
-  // no guest knows these names: the host believes what they say, and takes them off
+// For the shim, once: a guest may import this module, and must find nothing here.
+let guarded = false;
+export function guardFetches(internals) {
+  if (guarded) return;
+  guarded = true;
+  guard(internals);
+}
+
+function guard({ invocationNow, hasContext, keepAlive, onBreach, mark, silent, most, atOnce }) {
+  // names that a guest is not shown; the host takes them off, and believes what it can check
   const CALLER = "amba-run-" + mark + "-caller";
   const BREACH = "amba-run-" + mark + "-breach";
   let nativeFetch = null;
-  let events = 0;
 
   const send = (request) => apply(nativeFetch, globalThis, [request]);
 
   function callerOf(invocation) {
-    if (invocation.id === null) {
-      // a schedule or a batch has no request: any word that comes once
-      invocation.id = "!" + now() + "." + ++events;
-      if (typeof invocation.request === "object") {
-        const headers = apply(headersOf, invocation.request, []);
-        invocation.id = apply(getHeader, headers, ["x-amba-request-id"]) ?? "";
-      }
+    if (invocation.id === null) { // an event was given one
+      const headers = apply(headersOf, invocation.request, []);
+      invocation.id = apply(getHeader, headers, ["x-amba-request-id"]) ?? "";
     }
     return invocation.id;
   }

@@ -16,12 +16,13 @@ from amba_runtime.wire.common import (
     parse_lines,
     render,
 )
-from amba_runtime.wire.intake import Intake, engine_connections, open_files
+from amba_runtime.wire.intake import Door, Intake, engine_connections, open_files
 from amba_runtime.wire.server import Handler, Request, Response, Server, listen_unix
 
 __all__ = [
     "Client",
     "Connection",
+    "Door",
     "Handler",
     "Headers",
     "Intake",

@@ -16,7 +16,7 @@ import httptools
 
 from amba_runtime import limits
 from amba_runtime.wire.common import Flow, Headers, Inbox, Tunnel, WireError
-from amba_runtime.wire.intake import Intake
+from amba_runtime.wire.intake import Door, Intake
 
 logger = logging.getLogger("amba.wire")
 
@@ -79,13 +79,15 @@ class Response:
 
     `body` is bytes, or an async iterator that is closed when the peer leaves.
     Without a content-length among `headers` an iterator is sent chunked.
-    With `tunnel` (status 101) the connection is handed over after the head was written.
+    With `tunnel` (status 101) the connection is handed over after the head was written; where
+    that never comes to pass, the peer having left, `drop` is called in its place.
     """
 
     status: int
     headers: Headers = field(default_factory=lambda: Headers())
     body: bytes | AsyncIterator[bytes] = b""
     tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
+    drop: Callable[[], None] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -95,7 +97,7 @@ class Server:
     """Listens on one Unix socket; `close` is idempotent and ends every connection.
 
     Args:
-        intake: of all engines together; None for one that is bounded by itself alone.
+        intake: the way in of whoever connects; None for one that is bounded by itself alone.
         most: connections at once.
     """
 
@@ -105,13 +107,13 @@ class Server:
         handler: Handler,
         *,
         name: str,
-        intake: Intake | None = None,
+        intake: Door | None = None,
         most: int = limits.WIRE_CONNECTIONS.value,
     ) -> None:
         self.path = path
         self.name = name
         self._handler = handler
-        self._intake = intake or Intake()
+        self._intake = intake or Intake().door("")
         self._most = most
         self._server: asyncio.Server | None = None
         self._protocols: set[_ServerProtocol] = set()
@@ -176,7 +178,7 @@ class _ServerProtocol(asyncio.Protocol):
     """One accepted connection: requests one after another, never two at once."""
 
     def __init__(
-        self, handler: Handler, all_: set[_ServerProtocol], name: str, intake: Intake, most: int
+        self, handler: Handler, all_: set[_ServerProtocol], name: str, intake: Door, most: int
     ) -> None:
         self._most = most
         self._handler = handler
@@ -191,7 +193,8 @@ class _ServerProtocol(asyncio.Protocol):
         self._head_bytes = 0
         self._inbox: Inbox | None = None
         self._task: asyncio.Task[None] | None = None
-        self._tunneled = False
+        self._tunneled = False  # what comes is no HTTP any more
+        self._handed_over = False  # and the handler's tunnel has it
         self._keep_alive = False
         self._held = b""
 
@@ -200,23 +203,22 @@ class _ServerProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface without the base class
         self._transport = self._flow.transport = cast(asyncio.Transport, transport)
-        if len(self._all) >= self._most or self._intake.full:
+        if len(self._all) >= self._most or not self._intake.take():
             # an engine that opens ever more is a guest's doing: its own requests fail for it,
             # and the log is not filled with it
             logger.debug("%s: %d connections at once are enough", self._name, len(self._all))
             self._transport.abort()
             return
         self._all.add(self)
-        self._intake.count += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self._all:
             self._all.discard(self)
-            self._intake.count -= 1
+            self._intake.leave()
         self._flow.resume(lost=True)
         if self._inbox is not None:
             self._inbox.end(None if self._tunneled else WireError("the peer left mid-body"))
-        if self._task is not None and not self._tunneled:
+        if self._task is not None and not self._handed_over:
             self._task.cancel()
 
     def pause_writing(self) -> None:
@@ -314,6 +316,7 @@ class _ServerProtocol(asyncio.Protocol):
         inbox = self._inbox
         assert self._transport is not None
         assert inbox is not None
+        response: Response | None = None
         try:
             try:
                 response = await self._handler(request)
@@ -325,6 +328,7 @@ class _ServerProtocol(asyncio.Protocol):
                 response = Response(500)
             await self._answer(request, response)
             if response.tunnel is not None and self._tunneled:
+                self._handed_over = True
                 await response.tunnel(Tunnel(self._transport, inbox, self._flow))
                 self._transport.close()
                 return
@@ -340,6 +344,8 @@ class _ServerProtocol(asyncio.Protocol):
             return
         finally:
             self._task = None
+            if response is not None and response.drop is not None and not self._handed_over:
+                response.drop()
         self._inbox = None
         self._url = b""
         self._headers = []

@@ -14,6 +14,7 @@ import psutil
 
 from amba_bundler.build import build
 from amba_runtime import wire
+from amba_runtime.callers import Callers
 from amba_runtime.engine.base import Engine, Exchange, Isolate, Surroundings
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
@@ -95,6 +96,7 @@ class Lab:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.told = Told()
+        self.callers = Callers()
 
     async def start(
         self,
@@ -117,7 +119,9 @@ class Lab:
             storage is not None,
             limits=FunctionLimits.hosted().override(limits or {}),
         )
-        surroundings = Surroundings(egress, storage, self.told.on_tell, self.told.on_death, MARK)
+        surroundings = Surroundings(
+            egress, storage, self.told.on_tell, self.told.on_death, MARK, self.callers
+        )
         return await self.engine.start(manifest, bundle, surroundings)
 
     async def serving(self, bundle: Bundle | str, **facts: Any) -> Isolate:

@@ -15,7 +15,8 @@ from amba_runtime.manifest import Bundle, Manifest
 
 ENTRY_MODULE = "shim.mjs"
 SHIM_MODULES = (ENTRY_MODULE, "prelude.mjs", "subrequests.mjs", "guest.mjs")
-"""Files of ours around a guest's; what the last three export is nothing, once the guest runs."""
+"""Files of ours around a guest's. What the last three export is handed out once, before the guest
+runs: it can import them, and finds functions that do nothing, and its own namespace."""
 CONTROL_MODULE = "control.mjs"
 UNSAYABLE = r"shim\xff.mjs"
 """What the engine knows the first by: no UTF-8, so that no `import()` of a guest can name it.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from amba_runtime import limits, wire
+from amba_runtime.callers import Callers
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.outcome import Event, Outcome, Tell
 
@@ -20,10 +21,14 @@ class Control:
 
     Args:
         tell: lines of an invocation that was answered before they were written.
+        callers: told of events, by names that we give them.
     """
 
-    def __init__(self, client: wire.Client, tell: Callable[[str, Tell], None]) -> None:
+    def __init__(
+        self, client: wire.Client, tell: Callable[[str, Tell], None], callers: Callers
+    ) -> None:
         self._client = client
+        self._callers = callers
         self._tell = tell
         self._labels: dict[str, Tell] = {}
 
@@ -62,7 +67,9 @@ class Control:
     async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
         tell = self._labels.setdefault(label, Tell())
         try:
-            result = await self.ask(path, event)
+            with self._callers.event() as caller:
+                ours = {"label": label, "caller": caller}
+                result = await self.ask(path, event | ours)
         finally:
             self._labels.pop(label, None)
         try:

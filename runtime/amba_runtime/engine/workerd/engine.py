@@ -9,6 +9,7 @@ from pathlib import Path
 
 import amba_runtime
 from amba_runtime import entropy
+from amba_runtime.background import ended
 from amba_runtime.engine.base import Surroundings
 from amba_runtime.engine.workerd import config
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
@@ -168,7 +169,7 @@ class WorkerdEngine:
 
     async def close(self) -> None:
         """End everything. Idempotent."""
-        await asyncio.gather(*[isolate.close() for isolate in list(self._isolates)])
+        await ended(*[isolate.close() for isolate in list(self._isolates)])
         await self.spawner.close()
         self.cgroups.close()
         folder, self._folder = self._folder, None

@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection
@@ -114,9 +115,10 @@ class Inbox(ClientProtocol):
     def recv_frame(self, frame: Frame) -> None:
         """Take one frame from the parser."""
         before = self.current_size or 0
-        super().recv_frame(frame)
+        data, frame.data = frame.data, b""  # the parser keeps its frame until the next one is here
+        super().recv_frame(replace(frame, data=data))
         if frame.fin and frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            size = before + len(frame.data) + limits.WEBSOCKET_FRAME_COST.value
+            size = before + len(data) + limits.WEBSOCKET_FRAME_COST.value
             self._whole = self._whole or deque()
             self._whole.append(size)
             self._whole_sum += size

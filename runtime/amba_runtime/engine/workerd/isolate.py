@@ -67,7 +67,8 @@ class WorkerdIsolate:
         self._surroundings = surroundings
         self._manifest = manifest
         self._client = wire.Client(folder / "fn.sock", loop=loop)
-        self._control = Control(wire.Client(folder / "control.sock", loop=loop), surroundings.tell)
+        control = wire.Client(folder / "control.sock", loop=loop)
+        self._control = Control(control, surroundings.tell, surroundings.callers)
         line = Line(lambda: limits.SERVICE_CALLS.value)
         self._servers = [
             self._server("egress", surroundings.egress),
@@ -89,7 +90,8 @@ class WorkerdIsolate:
 
     def _server(self, name: str, handler: wire.Handler) -> wire.Server:
         path = self._inner / f"{name}.sock"
-        return wire.Server(path, handler, name=name, intake=self._engine.intake)
+        door = self._engine.intake.door(self._manifest.project_id)
+        return wire.Server(path, handler, name=name, intake=door)
 
     async def open(self, bundle: Bundle) -> None:
         """Write the configuration, listen, start the process within its walls.

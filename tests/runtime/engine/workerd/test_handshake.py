@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -224,7 +225,34 @@ def test_a_guests_message_is_held_until_the_next_is_asked_for() -> None:
         assert await waiting == "y" * 400
         assert 400 <= talk.share.held <= 500
 
-    talking(guest, test)
+    talking(guest, test, most=2_000)
+
+
+@pytest.mark.slow
+def test_a_guests_message_that_was_passed_on_is_not_kept_by_the_parser() -> None:
+    """Of 8 MiB nothing is left while the next message is awaited (T20)."""
+    size = 8 * limits.MIB
+
+    async def guest(connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await connection.send(b"x" * size)
+            await connection.recv()
+
+    async def test(talk: Talk) -> None:
+        tracemalloc.start()
+        try:
+            message = await talk.socket.receive()
+            assert message is not None
+            assert len(message) == size
+            del message
+            waiting = asyncio.create_task(talk.socket.receive())
+            await talk.arrived()
+            assert tracemalloc.get_traced_memory()[0] < size // 2
+            waiting.cancel()
+        finally:
+            tracemalloc.stop()
+
+    talking(guest, test, most=64 * limits.MIB)
 
 
 @pytest.mark.slow

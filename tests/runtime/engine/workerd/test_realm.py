@@ -1,7 +1,8 @@
 """What a guest can find of ours in the realm that it shares with us: nothing of any worth.
 
-The one secret there is the name of our headers (`Surroundings.mark`): who knows it speaks to the
-host in our name. These guests look for it wherever a guest has been able to look.
+What a guest is not shown there is the name of our headers (`Surroundings.mark`). Who knows it can
+lie to the host about itself, and about nobody else: names that the host does not know are nobody's
+(callers.py). These guests look for it wherever a guest has been able to look.
 """
 
 from __future__ import annotations
@@ -60,8 +61,29 @@ async function hunt(request, env, ctx) {
       } catch {}
     }
   }
+  const { exports, withExports } = await import("cloudflare:workers");
+  const gave = {};
+  for (const name of ["default", "AmbaControl"]) {
+    for (const [how, get] of [
+      ["get", () => exports[name]],
+      ["descriptor", () => Object.getOwnPropertyDescriptor(exports, name).value],
+      ["inherited", () => Object.create(exports)[name]],
+      ["other receiver", () => Reflect.get(exports, name, {})],
+      ["deleted", () => (Reflect.deleteProperty(exports, name), exports[name])],
+      ["replaced", () => (Object.defineProperty(exports, name, { value: 1 }), exports[name])],
+      ["within others", () => withExports({}, () => exports[name])],
+      ["spread", () => ({ ...exports })[name]],
+    ]) {
+      try {
+        const it = get();
+        gave[name + " " + how] = it === undefined ? null : (await it.fetch(request)).status;
+      } catch (error) {
+        gave[name + " " + how] = error instanceof TypeError ? null : String(error);
+      }
+    }
+  }
   const told = {
-    names: [...names], found, env: list(env), ctx: list(ctx), globals: list(globalThis),
+    names: [...names], found, gave, env: list(env), ctx: list(ctx), globals: list(globalThis),
   };
   return Response.json({ told, seen });
 }
@@ -96,6 +118,8 @@ def test_a_guest_that_looks_for_our_modules_finds_none_that_gives_anything() -> 
             "guest.mjs": ["guest"],
         }
         assert found["prelude.mjs"]["take"] == ["function", None]
+        assert found["subrequests.mjs"]["guardFetches"] == ["function", "undefined"]
+        assert set(json.loads(said)["told"]["gave"].values()) == {None}
         assert MARK not in said
         assert "__AMBA" not in said
 

@@ -296,7 +296,7 @@ def test_other_ways_out_count_too() -> None:
 
 
 def test_a_schedule_counts_as_well() -> None:
-    """An event has no request id, but one of its own making, and the same limits (contract B)."""
+    """An event goes by a name that the host gave it, and has the same limits (contract B, E17)."""
 
     async def body(lab: Lab) -> None:
         world = World()
@@ -312,7 +312,9 @@ def test_a_schedule_counts_as_well() -> None:
         who = set(world.callers())
         assert len(world.seen) == 3
         assert len(who) == 1
-        assert (who.pop() or b"").startswith(EVENT.encode())
+        name = (who.pop() or b"").decode()
+        assert name.startswith(EVENT)
+        assert lab.callers.believed(name) == name
 
     on_workerd(body)
 
