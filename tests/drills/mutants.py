@@ -160,7 +160,8 @@ def judging(copy: Path) -> Generator[Judge]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.drills.mutants_judge"],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
+        # options meant for another run of pytest, such as CI's for coverage, are none of this one
+        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "PYTEST_ADDOPTS": ""},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

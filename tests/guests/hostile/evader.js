@@ -1,5 +1,5 @@
-// Shows: requests from outside of any invocation's context, or in the name of none that there is.
-// GET / answers 200. The engine's realm counts by that context.
+// Shows: requests outside of any invocation, or in a name made up. GET / answers 200.
+// The engine's realm counts by the invocation's context and name.
 // /storm?to=URL&n=N begins N fetches from nowhere and says what became of them.
 // /forge?to=URL&n=N calls its own entrypoint N times as the host does, under ids of its making.
 // /loop?to=URL answers at once, then asks URL from nowhere, after its own end; with &forge=1 under
@@ -12,7 +12,7 @@ const nowhere = AsyncLocalStorage.snapshot();
 
 const forged = (to) =>
   ours.default.fetch(
-    new Request(`http://inner.test/inner?to=${encodeURIComponent(to)}`, {
+    new Request(`http://inner.example/inner?to=${encodeURIComponent(to)}`, {
       headers: { "x-amba-request-id": `forged-${Math.random()}` },
     }),
   );
