@@ -69,7 +69,7 @@ class DeniedReason(StrEnum):
     NAME = "name"
     ADDRESS = "address"
     NOT_LISTED = "not_listed"
-    UNFIT_SECRET = "unfit_secret"  # noqa: S105
+    UNFIT_SECRET = "unfit_secret"  # noqa: S105  a word, not a password
     NOT_EMULATED = "not_emulated"
     NOT_ACTIVE = "not_active"
     UNRESOLVED = "unresolved"

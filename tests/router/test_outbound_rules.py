@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -18,16 +17,14 @@ from tests.router.egress_lab import (
     listening,
     plain,
 )
+from tests.runtime.flying import Version, few
 
 from amba_router.outbound_app import Message, Scope
 from amba_runtime import limits, wire
-from amba_runtime.callers import Callers
 from amba_runtime.egress import DeniedReason
-from amba_runtime.limits import FunctionLimits
 from amba_runtime.outcome import Breach
 from amba_runtime.tally import Tally
 from amba_runtime.trace import Hop, Trace
-from amba_runtime.underway import Underway
 from amba_runtime.wire import Headers, Request, Response, WireError
 
 CALLER, BREACH = MARK + b"-caller", MARK + b"-breach"
@@ -179,22 +176,12 @@ def test_a_limit_that_the_shim_keeps_is_told(value: bytes, breach: Breach | None
 # --- how many -----------------------------------------------------------------------------------
 
 
-@dataclass
-class Version:
-    """What a tally knows of a version: an invocation may send two requests, one at once."""
-
-    invocations: dict[str, Underway] = field(default_factory=dict[str, Underway])
-    answers: int = 0
-    limits: FunctionLimits = field(
-        default_factory=lambda: FunctionLimits.hosted().override(
-            {"subrequests": 2, "subrequests_at_once": 1}
-        )
-    )
-
-    def __post_init__(self) -> None:
-        self.callers = Callers(self.invocations)
-        for name in ("r-1", "r-2"):
-            self.callers.ended(name)
+def two_each() -> Version:
+    """An invocation may send two requests, one at once; two of them have ended."""
+    version = Version(limits=few(2, 1))
+    for name in ("r-1", "r-2"):
+        version.callers.ended(name)
+    return version
 
 
 @pytest.mark.parametrize("caller", [b"r-1", b"~r-1", b"!17.1", None])
@@ -206,7 +193,7 @@ def test_more_than_may_be_sent_go_nowhere(caller: bytes | None) -> None:
         told: list[tuple[str, Breach]] = []
         async with server.open(), egress(allow=[f"api.example.com:{server.port}"]) as it:
             it.outbound.attach(
-                MARK, lambda _: Hop(), lambda who, what: told.append((who, what)), Tally(Version())
+                MARK, lambda _: Hop(), lambda who, what: told.append((who, what)), Tally(two_each())
             )
             fields: Headers = [] if caller is None else [(CALLER, caller)]
             url = f"http://api.example.com:{server.port}/"
@@ -237,7 +224,7 @@ def test_names_that_a_guest_made_up_are_nobodys() -> None:
             return Hop()
 
         async with server.open(), egress(allow=[f"api.example.com:{server.port}"]) as it:
-            tally = Tally(Version())
+            tally = Tally(two_each())
             it.outbound.attach(MARK, hop_of, lambda who, what: told.append((who, what)), tally)
             url = f"http://api.example.com:{server.port}/"
             own = "http://local.fn.localhost:8787/next"
@@ -260,7 +247,7 @@ def test_so_many_wait_for_their_answers_to_begin() -> None:
     async def main() -> None:
         app = Held()
         async with egress(app=app) as it:
-            it.outbound.attach(MARK, lambda _: Hop(), tally=Tally(Version()))
+            it.outbound.attach(MARK, lambda _: Hop(), tally=Tally(two_each()))
             url = "http://local.fn.localhost:8787/next"
             first, second = (
                 asyncio.create_task(it.fetch(url, [(CALLER, b"r-1")])) for _ in range(2)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 import pytest
+from tests.router.moved_loop import MovedLoop
 
 from amba_router.asgi import Receive, Scope, Send
 from amba_router.patience import Outflow
@@ -32,21 +33,6 @@ HANDSHAKE = (
     b"GET / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-
-
-class MovedLoop(asyncio.SelectorEventLoop):
-    """A loop whose time a test moves ahead."""
-
-    ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead_s
-
-    async def pass_(self, seconds: float) -> None:
-        """So much time, as far as timers know; what they do then is done."""
-        self.ahead_s += seconds
-        for _ in range(8):
-            await asyncio.sleep(0)
 
 
 class Client:

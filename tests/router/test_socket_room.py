@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
+from tests.router.moved_loop import MovedLoop
 
 from amba_router.asgi import Message, Receive, Scope, Send
 from amba_run.serve import Listener, bind
@@ -35,20 +36,6 @@ def frame(opcode: int, data: bytes = b"", *, last: bool = True, of: int = 0) -> 
     size = of or len(data)
     long = bytes([0x80 | size]) if size < 126 else b"\xff" + size.to_bytes(8)
     return bytes([opcode | (0x80 if last else 0)]) + long + bytes(4) + data
-
-
-class MovedLoop(asyncio.SelectorEventLoop):
-    """A loop whose time a test moves ahead."""
-
-    ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead_s
-
-    async def pass_(self, seconds: float) -> None:
-        self.ahead_s += seconds
-        for _ in range(8):
-            await asyncio.sleep(0)
 
 
 class Client:

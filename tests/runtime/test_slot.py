@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 import pytest
+from tests.runtime.flying import Invocation
 
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
@@ -23,7 +23,6 @@ from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 from amba_runtime.outcome import Ended, LogLine, Outcome, Tell
 from amba_runtime.slot import Env, Kept, Overloaded, Resting, Slot
-from amba_runtime.trace import Hop
 from amba_runtime.turnstile import Turnstile
 from amba_runtime.wire import Request, Response, WireError
 
@@ -68,20 +67,6 @@ class _Isolate(FakeIsolate):
 
     def cpu_s(self) -> float | None:
         return 0.25
-
-
-@dataclass(eq=False, slots=True)
-class _Call:
-    """An invocation, as a slot knows it."""
-
-    request_id: str
-    hop: Hop | None = None
-    started_s: float = 0.0
-    begun: bool = False
-    lasting: bool = False
-
-    def end(self, ended: Ended) -> None:
-        raise AssertionError("nobody ends it here")
 
 
 class _Engine(FakeEngine):
@@ -719,7 +704,7 @@ def test_names_of_invocations_are_known_while_their_isolate_lives(end: str) -> N
 
     async def main() -> None:
         stage = await _Stage().started()
-        slot, call = stage.slot, _Call("r-1")
+        slot, call = stage.slot, Invocation("r-1")
         assert slot.callers.believed("r-1") is None
         assert slot.try_enter(call)
         assert slot.callers.believed("r-1") == "r-1"

@@ -5,41 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import cast
 
 import pytest
+from tests.runtime.flying import Version
 
 from amba_runtime import limits
-from amba_runtime.callers import Callers
-from amba_runtime.limits import FunctionLimits
 from amba_runtime.line import Line
 from amba_runtime.outcome import Breach
 from amba_runtime.tally import Tally, TooManySubrequestsError
 from amba_runtime.underway import GUESS, Underway
-
-
-@dataclass
-class Version:
-    """What a tally knows of the version that is served."""
-
-    invocations: dict[str, Underway] = field(default_factory=dict[str, Underway])
-    answers: int = 0
-    limits: FunctionLimits = field(
-        default_factory=lambda: FunctionLimits.hosted().override(
-            {"subrequests": 3, "subrequests_at_once": 2}
-        )
-    )
-
-    def __post_init__(self) -> None:
-        self.callers = Callers(self.invocations)
-
-    def fly(self, *names: str) -> None:
-        """These are in flight now, oldest first; those that were have ended."""
-        for name in self.invocations:
-            self.callers.ended(name)
-        self.invocations.clear()
-        self.invocations.update(dict.fromkeys(names, cast(Underway, None)))
 
 
 def _sent(tally: Tally, caller: str | None, most: int = 50) -> tuple[int, str, Breach | None]:

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+
+from tests.runtime.flying import Invocation
 
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
-from amba_runtime.outcome import Ended
 from amba_runtime.trace import Hop, Trace
 from amba_runtime.underway import GUESS, Hops, Underway
-
-
-@dataclass(eq=False, slots=True)
-class Invocation:
-    """One in flight, at its place in a trace."""
-
-    request_id: str
-    hop: Hop | None = None
-    started_s: float = 0.0
-    begun: bool = False
-    lasting: bool = False
-
-    def end(self, ended: Ended) -> None:
-        raise AssertionError("nobody ends it here")
 
 
 def _flying(*calls: Invocation) -> dict[str, Underway]:

@@ -29,8 +29,8 @@ SyncStatus = Literal["pending", "syncing", "sync_failed_retrying", "synced"]
 class CredentialKind(StrEnum):
     """What a project's functions and our own router hold for it."""
 
-    INTERNAL_TOKEN = "internal_token"  # noqa: S105
-    HEADER_SIGNING_SECRET = "header_signing_secret"  # noqa: S105
+    INTERNAL_TOKEN = "internal_token"  # noqa: S105  a kind of key
+    HEADER_SIGNING_SECRET = "header_signing_secret"  # noqa: S105  a kind of key
     SESSION_KEY = "session_key"
 
 
