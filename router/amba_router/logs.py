@@ -56,6 +56,11 @@ class LogStore:
         self._rings: dict[tuple[str, str], _Ring] = {}
         self._bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """What all events take in memory, about."""
+        return self._bytes
+
     def hear(self, journal: Journal) -> None:
         """Note what this journal tells."""
         self._journal = journal

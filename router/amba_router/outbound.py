@@ -17,7 +17,6 @@ from amba_router.denials import OnDenied, log_denied
 from amba_router.outbound_app import ASGIApp, call_app, scope_of
 from amba_router.outbound_client import OutboundClient
 from amba_router.outbound_secrets import ask_plain, concealed
-from amba_router.pace import Crowded, Lane
 from amba_runtime.egress import (
     Denied,
     DeniedReason,
@@ -45,7 +44,6 @@ _ID_BYTES = 64  # longer than any request id
 _NO_OWN_WEBSOCKETS = b"""WebSockets from a function to this server are not emulated: use fetch().
 """
 _NO_UPGRADES = b"Upgrading a connection to anything but a WebSocket is not emulated.\n"
-_CROWDED = b"The project has too many calls of functions under way; try again shortly.\n"
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _NO_CONNECT = b"TCP sockets (connect) are not emulated: use fetch().\n"
 
@@ -60,7 +58,6 @@ class Outbound:
         shut: nothing gets out until `unlock`: the version is on trial.
         on_denied: called for every request that got no answer from where it wanted to go.
         rules: this function's own.
-        pace: its project's way in to the calls in process; None lets all begin at once.
 
     Attributes:
         placeholders: stand in its env for the secrets that only egress may use.
@@ -75,11 +72,9 @@ class Outbound:
         on_denied: OnDenied = log_denied,
         shut: bool = False,
         rules: EgressRules = NO_RULES,
-        pace: Lane | None = None,
     ) -> None:
         self.placeholders = Placeholders(rules)
         self._rules = rules
-        self._pace = pace
         self._mark = b""
         self._hop_of: HopOf = _no_trace
         self._on_breach: OnBreach | None = None
@@ -146,11 +141,6 @@ class Outbound:
         if isinstance(decision, Own):
             if request.upgrade:
                 return self._not_emulated(request, _NO_OWN_WEBSOCKETS)
-            if self._pace is not None:
-                try:
-                    await self._pace.turn()
-                except Crowded:
-                    return Response(503, [(b"retry-after", b"1"), _TEXT], _CROWDED)
             scope = scope_of(request, decision)
             if decision.function:  # a header would be the guest's to forge or to leave out
                 scope["amba.hop"] = self._hop_of(caller).next()

@@ -22,7 +22,6 @@ from amba_router.journal import Journal
 from amba_router.names import Names, SystemResolver
 from amba_router.outbound import Outbound
 from amba_router.outbound_client import OutboundClient, TrustedRoots
-from amba_router.pace import Pace
 from amba_router.pages import Pages
 from amba_router.platform import Platform
 from amba_router.routes import Project, Projects, Route
@@ -41,7 +40,7 @@ from amba_runtime.clock import Clock
 from amba_runtime.egress import AddressTable, EgressPolicy, Resolver
 from amba_runtime.egress_rules import NO_RULES, EgressRules
 from amba_runtime.engine.base import Engine
-from amba_runtime.limits import OWN_CALLS_AT_ONCE, FunctionLimits
+from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest
 from amba_runtime.outcome import Action, Breach
 from amba_runtime.slot import Env, Kept, Room, Slot
@@ -94,7 +93,6 @@ class Node:
         self._proxies = proxies
         self._room = room
         self._watchdog = Watchdog(clock)
-        self._pace = Pace(OWN_CALLS_AT_ONCE.value)
         self._resolver = resolver or SystemResolver()
         self._names = Names(self._resolver, clock)
         self._table = table
@@ -272,7 +270,6 @@ class Node:
             ),
             shut=kept is None,
             rules=egress,
-            pace=self._pace.lane(manifest.project_id),
         )
         slot = Slot(
             self._engine,

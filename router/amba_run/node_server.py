@@ -17,6 +17,7 @@ from amba_bundler.scan import EsbuildScan
 from amba_router.asgi import App, Receive, Scope, Send
 from amba_router.control.app import ControlApp
 from amba_router.forwarded import Proxies
+from amba_router.logs import LogStore
 from amba_router.metrics import PATH, Metrics, MetricsApp
 from amba_router.platform import Platform
 from amba_router.store.control import ControlStore
@@ -132,6 +133,7 @@ class NodeServer:
             self._say.map_with(hosting.maps.mapper)
         _count_isolates(hosting.metrics, pool)
         _count_turns(hosting.metrics, node.turnstile)
+        _count_logs(hosting.metrics, hosting.logs)
         api = _Api()
         stack.push_async_callback(self._close, node, hosting, api, pool, now)
         await self._bind(node, hosting, api)
@@ -298,6 +300,10 @@ def _count_turns(metrics: Metrics, turnstile: Turnstile) -> None:
     room, seats = turnstile.messages, "amba_websockets"
     metrics.gauge(seats, "gauge", "WebSockets open.", lambda: turnstile.seated)
     metrics.gauge("amba_websocket_bytes", "gauge", "Bytes of messages held.", lambda: room.held)
+
+
+def _count_logs(metrics: Metrics, logs: LogStore) -> None:
+    metrics.gauge("amba_log_bytes", "gauge", "Bytes of events kept.", lambda: logs.held_bytes)
 
 
 def _shown(listener: socket.socket) -> str:

@@ -436,6 +436,7 @@ WEBSOCKET_FRAGMENTS = Limit(65_536, "frames", "of one message", "ours")
 WIRE_CONNECTIONS = Limit(640, "connections", "of an engine to one of our sockets", "rows E17-19")
 WIRE_ALL_CONNECTIONS = Limit(4_096, "connections", "of all engines to our sockets", "rows E19, K4")
 WIRE_LEAST = Limit(6, "connections", "to one socket, whatever else its project holds", "row E19")
+WIRE_BEGUN = Limit(2, "requests", "of engines begun in one pass of the event loop", "rows E18, E29")
 WIRE_SHARE = Limit(25, "%", "of our files, for engines' connections and what they ask", "row K4")
 SERVICE_CALLS = Limit(32, "calls", "of an engine to STORAGE and caches at once", "row E17")
 CALLERS_KEPT = Limit(1_024, "invocations", "of a version whose subrequests are counted", "row E17")
@@ -466,9 +467,3 @@ FOREIGN_HOSTS_TOLD = Limit(8, "hosts", "that are not ours, of which a log line t
 # --- traps in a project's folder (row C9) ---
 SOURCE_FILE = Limit(64 * MIB, "bytes", "one file that goes into a bundle", "as BUNDLE_BYTES")
 BUILD_MEMORY = Limit(4096 * MIB, "bytes", "address space of a bundler of one's own files", "ours")
-
-# --- functions that call functions, in process (row E29) ---
-OWN_CALLS_WAITING = Limit(
-    1_000, "calls", "of functions of one project wait to begin; then 503", "as TRACE_CALLS"
-)
-OWN_CALLS_AT_ONCE = Limit(2, "calls", "of functions begun in one pass of the event loop", "ours")

@@ -768,7 +768,7 @@ def test_e26_a_flood_of_console_lines(stand: Stand) -> None:
     """E26: 256 KiB are kept and the last says so; 10^6 lines slow their handler at most 2 times.
 
     Falls short: the 7,500 lines that are kept are stored and written in one go, which the
-    neighbour feels as 20 to 40 ms.
+    neighbour feels as 7 to 25 ms.
     """
     name = stand.deploy("console-flood", cpu_ms=10_000, log_kib=256, total_ms=20_000)
     answer, lines = logged(stand, name, "/lines?n=100000")
@@ -941,8 +941,8 @@ def test_e29_a_loop_after_the_answer_from_outside_of_any_invocation(stand: Stand
 def test_e29_a_fan_out_of_fifty_by_fifty(stand: Stand) -> None:
     """E29: calls of one trace share one budget of 1,000; then 508, or the engine's own end.
 
-    Falls short: its calls begin two in a pass of our loop, but their connections and answers come
-    in bursts, which the neighbour feels as 5 to 40 ms.
+    Falls short: its calls begin two in a pass of our loop, which is not held for long by them, but
+    its engine and we take both cores, which the neighbour feels as 7 to 25 ms on two of them.
     """
     name = stand.deploy(
         "self-call", cpu_ms=10_000, first_byte_ms=20_000, total_ms=30_000, trace_depth=3

@@ -17,7 +17,8 @@ from amba_runtime.wire.common import (
     render,
 )
 from amba_runtime.wire.intake import Door, Intake, engine_connections, open_files
-from amba_runtime.wire.server import Handler, Request, Response, Server, listen_unix
+from amba_runtime.wire.messages import Handler, Request, Response
+from amba_runtime.wire.server import Server, listen_unix
 
 __all__ = [
     "Client",

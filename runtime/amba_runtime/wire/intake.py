@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from amba_runtime import limits
+from amba_runtime.wire.pace import Pace
 
 
 class Intake:
-    """Connections of all engines to us: files of our process, which clients need as well."""
+    """Connections of all engines to us: files of our process, which clients need as well.
+
+    Attributes:
+        pace: how many of the requests that come on them begin at a time.
+    """
 
     def __init__(self) -> None:
+        self.pace = Pace(limits.WIRE_BEGUN.value)
         self._count = 0
         self._held: dict[str, int] = {}  # by owner; none that holds nothing
 
@@ -66,6 +72,10 @@ class Door:
         """It was closed."""
         self.count -= 1
         self._intake.leave(self._owner)
+
+    async def turn(self) -> None:
+        """Return when a request that came on one of them may begin (see `Pace`)."""
+        await self._intake.pace.turn(self._owner)
 
 
 def open_files() -> int | None:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -17,80 +15,12 @@ import httptools
 from amba_runtime import limits
 from amba_runtime.wire.common import Flow, Headers, Inbox, Tunnel, WireError
 from amba_runtime.wire.intake import Door, Intake
+from amba_runtime.wire.messages import Handler, Request, Response
 
 logger = logging.getLogger("amba.wire")
 
 _REASONS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _NO_BODY_STATUSES = frozenset({204, 205, 304})
-
-
-class Request:
-    """One request from an engine. Lives until its handler returns."""
-
-    __slots__ = ("_expects", "_inbox", "_protocol", "headers", "method", "target", "upgrade")
-
-    def __init__(
-        self,
-        protocol: _ServerProtocol,
-        method: str,
-        target: bytes,
-        headers: Headers,
-        inbox: Inbox,
-    ) -> None:
-        self._protocol = protocol
-        self._inbox = inbox
-        self.method = method
-        self.target = target
-        """As on the request line: origin-form, absolute-form (egress) or authority (CONNECT)."""
-        self.headers = headers
-        self.upgrade = False
-        """The peer asks for another protocol (WebSocket): answer with `Response.tunnel`."""
-        self._expects = any(
-            n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers
-        )
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a lower-case name, or None."""
-        return next((v for n, v in self.headers if n == name), None)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, with back-pressure. Raises WireError when it breaks off."""
-        if self._expects:
-            self._expects = False
-            self._protocol.send_continue()
-        while data := await self._inbox.read():
-            yield data
-
-    async def read(self, bytes_max: int) -> bytes:
-        """The whole body. Raises WireError when it breaks off or passes `bytes_max`."""
-        parts: list[bytes] = []
-        size = 0
-        async for data in self.chunks():
-            size += len(data)
-            if size > bytes_max:
-                raise WireError(f"the body is larger than {bytes_max} bytes")
-            parts.append(data)
-        return b"".join(parts)
-
-
-@dataclass(slots=True)
-class Response:
-    """What a handler answers.
-
-    `body` is bytes, or an async iterator that is closed when the peer leaves.
-    Without a content-length among `headers` an iterator is sent chunked.
-    With `tunnel` (status 101) the connection is handed over after the head was written; where
-    that never comes to pass, the peer having left, `drop` is called in its place.
-    """
-
-    status: int
-    headers: Headers = field(default_factory=lambda: Headers())
-    body: bytes | AsyncIterator[bytes] = b""
-    tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
-    drop: Callable[[], None] | None = None
-
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Server:
@@ -277,7 +207,11 @@ class _ServerProtocol(asyncio.Protocol):
         assert self._transport is not None
         self._inbox = Inbox(self._transport)
         request = Request(
-            self, self._parser.get_method().decode(), self._url, self._headers, self._inbox
+            self.send_continue,
+            self._parser.get_method().decode(),
+            self._url,
+            self._headers,
+            self._inbox,
         )
         request.upgrade = self._parser.should_upgrade()
         self._task = asyncio.get_running_loop().create_task(self._run(request))
@@ -318,6 +252,7 @@ class _ServerProtocol(asyncio.Protocol):
         assert inbox is not None
         response: Response | None = None
         try:
+            await self._intake.turn()
             try:
                 response = await self._handler(request)
             except WireError as error:

@@ -1,12 +1,13 @@
-"""Calls in process begin a few at a time, and projects take turns (row E29, T20)."""
+"""Requests of engines begin a few at a time, and projects take turns (rows E18, E29, T20)."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import pytest
 
-from amba_router.pace import Crowded, Lane, Pace
+from amba_runtime.wire.pace import Pace
 
 
 class Line:
@@ -14,18 +15,13 @@ class Line:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.crowded: list[str] = []
 
-    def calls(self, lane: Lane, *names: str) -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(self._one(lane, name)) for name in names]
+    def calls(self, pace: Pace, owner: str, names: Iterable[str]) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self._one(pace, owner, name)) for name in names]
 
-    async def _one(self, lane: Lane, name: str) -> None:
-        try:
-            await lane.turn()
-        except Crowded:
-            self.crowded.append(name)
-        else:
-            self.begun.append(name)
+    async def _one(self, pace: Pace, owner: str, name: str) -> None:
+        await pace.turn(owner)
+        self.begun.append(name)
 
 
 def test_no_more_begin_in_one_pass_than_may() -> None:
@@ -34,7 +30,7 @@ def test_no_more_begin_in_one_pass_than_may() -> None:
     async def main() -> None:
         line = Line()
         passes: list[int] = []
-        tasks = line.calls(Pace(2).lane("p"), *"0123456")
+        tasks = line.calls(Pace(2), "p", "0123456")
         while len(line.begun) < 7:
             before = len(line.begun)
             await asyncio.sleep(0)
@@ -54,9 +50,9 @@ def test_a_flood_of_one_project_delays_another_by_one_turn(flood: int) -> None:
 
     async def main() -> None:
         pace, line = Pace(1), Line()
-        tasks = line.calls(pace.lane("hot"), *(f"h{n}" for n in range(flood)))
+        tasks = line.calls(pace, "hot", (f"h{n}" for n in range(flood)))
         await asyncio.sleep(0)
-        tasks += line.calls(pace.lane("quiet"), "q0", "q1")
+        tasks += line.calls(pace, "quiet", ("q0", "q1"))
         await asyncio.sleep(0)  # they wait
         before = len(line.begun)
         await asyncio.gather(*tasks)
@@ -68,39 +64,23 @@ def test_a_flood_of_one_project_delays_another_by_one_turn(flood: int) -> None:
     asyncio.run(main())
 
 
-def test_one_too_many_of_a_project_is_refused() -> None:
-    """At the bound they wait; the next is refused at once, and another project's is not (E29)."""
-
-    async def main() -> None:
-        pace, line = Pace(1, waiting=3), Line()
-        tasks = line.calls(pace.lane("p"), *"012345")
-        tasks += line.calls(pace.lane("q"), "q")
-        await asyncio.sleep(0)
-        assert line.crowded == ["4", "5"]
-        await asyncio.gather(*tasks)
-        assert sorted(line.begun) == ["0", "1", "2", "3", "q"]
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize("left", [(1,), (2,), (2, 1), (1, 2)])
 def test_one_that_leaves_the_line_costs_nobody_a_turn(left: tuple[int, ...]) -> None:
     """A caller that is cancelled while it waits is passed over, and counts no more."""
 
     async def main() -> None:
-        pace, line = Pace(1, waiting=3), Line()
-        lane = pace.lane("p")
-        first = line.calls(lane, "0")
+        pace, line = Pace(1), Line()
+        first = line.calls(pace, "p", "0")
         await asyncio.sleep(0)
-        tasks = line.calls(lane, "a", "b", "c")
+        tasks = line.calls(pace, "p", "abc")
         await asyncio.sleep(0)
         for number in left:
             tasks[number].cancel()
         await asyncio.gather(*first, *tasks, return_exceptions=True)
         assert line.begun == ["0", *(n for i, n in enumerate("abc") if i not in left)]
-        again = line.calls(lane, *"012")
+        again = line.calls(pace, "p", "012")
         await asyncio.gather(*again)
-        assert line.crowded == []
+        assert line.begun[-3:] == ["0", "1", "2"]
 
     asyncio.run(main())
 
@@ -109,15 +89,15 @@ def test_a_line_that_all_have_left_is_forgotten() -> None:
     """Whoever of that project comes next finds it empty."""
 
     async def main() -> None:
-        pace, line = Pace(1, waiting=1), Line()
-        hot, quiet = pace.lane("hot"), pace.lane("quiet")
-        tasks = line.calls(quiet, "0") + line.calls(hot, "h") + line.calls(quiet, "left")
+        pace, line = Pace(1), Line()
+        tasks = line.calls(pace, "quiet", ["0"]) + line.calls(pace, "hot", ["h"])
+        tasks += line.calls(pace, "quiet", ["left"])
         await asyncio.sleep(0)
         tasks[2].cancel()
         await asyncio.sleep(0)
-        tasks += line.calls(quiet, "next")
+        tasks += line.calls(pace, "quiet", ["next"])
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert (line.begun, line.crowded) == (["0", "h", "next"], [])
+        assert line.begun == ["0", "h", "next"]
 
     asyncio.run(main())
 
@@ -127,7 +107,7 @@ def test_one_that_leaves_as_its_turn_comes_holds_up_nobody() -> None:
 
     async def main() -> None:
         pace, line = Pace(1), Line()
-        tasks = line.calls(pace.lane("p"), *"0123")
+        tasks = line.calls(pace, "p", "0123")
         await tasks[1]
         tasks[2].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
