@@ -10,8 +10,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from amba_router.api import faults
 from amba_router.asgi import App, Receive, Scope, Send
-from amba_router.control import faults
 from amba_router.journal import Invocation, LimitEvent
 from amba_runtime.outcome import Tell
 from amba_runtime.slot import Slot

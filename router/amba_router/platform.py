@@ -11,8 +11,8 @@ from amba_router.problem import Problem
 PLANES = frozenset({"v1", "admin", "client", "auth", "ai", "webhooks"})
 """First path segments of the platform API. Source: contract E.0; interface.md section 1."""
 
-CONTROL_PLANES = frozenset({"v1", "admin", "client", "auth", "openapi.json"})
-"""Those that the control plane answers for."""
+API_PLANES = frozenset({"v1", "admin", "client", "auth", "ai", "openapi.json"})
+"""Those that the API answers for."""
 
 
 class Platform:
@@ -20,12 +20,12 @@ class Platform:
 
     Args:
         ready: tells whether requests can be served.
-        control: answers for the planes of the API; None says 501 for all of it.
+        api: answers for those planes; None says 501 for all of it.
     """
 
-    def __init__(self, *, ready: Callable[[], bool], control: App | None = None) -> None:
+    def __init__(self, *, ready: Callable[[], bool], api: App | None = None) -> None:
         self._ready = ready
-        self._control = control
+        self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -40,8 +40,8 @@ class Platform:
             await _json(send, 200 if ready else 503, {"ready": ready}, head=head)
             return
         first = path.lstrip("/").partition("/")[0]
-        if self._control is not None and first in CONTROL_PLANES:
-            await self._control(scope, receive, send)
+        if self._api is not None and first in API_PLANES:
+            await self._api(scope, receive, send)
             return
         if first in PLANES:
             problem = Problem(

@@ -15,9 +15,11 @@ from pathlib import Path
 from amba_bundler.esbuild import Esbuild
 from amba_router.identity import Identity
 from amba_router.pages import Pages
+from amba_router.platform import Platform
 from amba_router.routes import Project
 from amba_run import dev_state
 from amba_run.addresses import SUFFIX
+from amba_run.dev_api import DevApi
 from amba_run.dev_changes import Changes
 from amba_run.dev_functions import Folder
 from amba_run.dev_state import DEVELOPER_ID, Claim, Running
@@ -69,10 +71,12 @@ class DevServer:
             raise
         self.ready = False
         allow = [f"{host}:{port}" for host, port in self._folder.config.egress_allow]
+        self._slug = options.project or self._folder.config.project_slug or "local"
+        self._api = DevApi(options.state, self._slug, self._credentials, clock)
         self.node = Node(
             engine=engine,
             clock=clock,
-            state=options.state,
+            state=self._api.states,
             egress_allow=(*allow, *options.allow_egress),
             token=options.token,
             pages=Pages(options.allow_origin),
@@ -100,8 +104,13 @@ class DevServer:
         options = self._options
         folder = self._folder
         found = folder.discover()
-        slug = options.project or folder.config.project_slug or "local"
-        await self.node.open(host=options.host, port=options.port)
+        slug = self._slug
+        self._api.open(self.node.storage)
+        await self.node.open(
+            host=options.host,
+            port=options.port,
+            platform=lambda ready: Platform(ready=ready, api=self._api),
+        )
         credentials = self._credentials
         project = self.node.add(
             Tenant(
@@ -149,6 +158,7 @@ class DevServer:
         dev_state.withdraw(self._options.state)
         await self._changes.close()
         await asyncio.gather(self.node.close(), self._esbuild.close())
+        await self._api.close()
         self._claim.drop()
 
     def _facts(self, project: Project) -> dict[str, object]:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from amba_router.control import faults
+from amba_router.api import faults
 from amba_router.control.host import Trial
 from amba_router.logs import LogStore
 from amba_router.metrics import Metrics

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from amba_router.asgi import App, Scope, Send
 from amba_router.denials import DenialLog
@@ -28,6 +29,7 @@ from amba_router.routes import Project, Projects, Route
 from amba_router.services.storage.routes import serve_object
 from amba_router.services.storage.service import StorageService
 from amba_router.signing import Keyring
+from amba_router.store.on_demand import OnDemand
 from amba_router.store.state import State
 from amba_run.addresses import Addresses, Reach
 from amba_run.gate import Gate, PageGuard
@@ -61,7 +63,7 @@ class Node:
         *,
         engine: Engine,
         clock: Clock,
-        state: Path | State,
+        state: Path | State | OnDemand,
         egress_allow: Iterable[str] = (),
         token: str | None = None,
         addresses: Addresses | None = None,
@@ -73,7 +75,8 @@ class Node:
         turnstile: Turnstile | None = None,
     ) -> None:
         """Args:
-        state: a folder that is opened at the first use of STORAGE, or one that is open.
+        state: a folder that is opened at the first use of STORAGE, or one that is open, or one
+            that others use as well.
         token: what callers from beyond loopback have to know; None asks nothing.
         proxies: whose word on a caller's address counts.
         room: who may have an isolate at all; None is everybody.
@@ -99,7 +102,8 @@ class Node:
         self._pages = pages
         self.turnstile = turnstile or Turnstile(clock)
         self._roots = TrustedRoots()
-        self._storage = StorageService(state, clock)
+        self._own = None if isinstance(state, OnDemand) else OnDemand(state, clock)
+        self.storage = StorageService(self._own or cast(OnDemand, state), clock)
         self._sockets: list[socket.socket] = []
         self._listener: Listener | None = None
         self._dispatcher: Dispatcher | None = None
@@ -277,7 +281,7 @@ class Node:
             bundle,
             limits_=limits,
             egress=outbound,
-            storage=self._storage.bucket(manifest.project_id) if manifest.storage else None,
+            storage=self.storage.bucket(manifest.project_id) if manifest.storage else None,
             late=self.journal.late,
             clock=self._clock,
             kept=None if kept is None else outbound.placeholders.kept(kept),
@@ -325,7 +329,7 @@ class Node:
         self, project: Project, key: bytes, scope: Scope, send: Send, request_id: str
     ) -> None:
         await serve_object(
-            self._storage,
+            self.storage,
             project.id,
             key.decode("latin-1"),
             scope,
@@ -364,7 +368,9 @@ class Node:
         await ended(*[outbound.close() for outbound in self._outbounds.values()])
         await self._watchdog.close()
         await self._engine.close()
-        await self._storage.close()
+        await self.storage.close()
+        if self._own is not None:
+            await self._own.close()
 
     def _slots(self) -> list[Slot]:
         return [

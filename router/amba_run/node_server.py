@@ -14,18 +14,22 @@ from pathlib import Path
 
 from amba_bundler.esbuild import Esbuild
 from amba_bundler.scan import EsbuildScan
+from amba_router.api.app import Api
+from amba_router.api.callers import Directory
 from amba_router.asgi import App, Receive, Scope, Send
-from amba_router.control.app import ControlApp
+from amba_router.control.plane import ControlPlane
 from amba_router.forwarded import Proxies
 from amba_router.logs import LogStore
 from amba_router.metrics import PATH, Metrics, MetricsApp
 from amba_router.platform import Platform
 from amba_router.store.control import ControlStore
 from amba_router.store.control_records import CreatedProject, NewProject, Snapshot
+from amba_router.store.on_demand import OnDemand
 from amba_router.store.state import State
 from amba_run import __version__
 from amba_run.addresses import Addresses, listener_hosts
 from amba_run.dev_state import DEVELOPER_ID
+from amba_run.emulation import Emulation
 from amba_run.gate import HostGuard
 from amba_run.hosting import Hosting
 from amba_run.node import Node
@@ -110,10 +114,11 @@ class NodeServer:
         options = self._options
         store = _OneProject(state, self._clock) if self._alone else ControlStore(state, self._clock)
         pool = Pool(self._clock, most=options.live_isolates, idle_s=options.evict_after_s)
+        states = OnDemand(state, self._clock)
         node = Node(
             engine=self._engine,
             clock=self._clock,
-            state=state,
+            state=states,
             egress_allow=options.allow_egress,
             addresses=options.addresses,
             proxies=self._proxies,
@@ -144,12 +149,20 @@ class NodeServer:
             self._say.warn(problem)
         self._check_alone(snapshot)
         hosting.restore(snapshot)
-        api.control = ControlApp(
+        directory = Directory(snapshot, self._clock)
+        api.plane = plane = ControlPlane(
             store=store,
-            snapshot=snapshot,
             host=hosting,
             logs=hosting.logs,
+            directory=directory,
             clock=self._clock,
+        )
+        api.emulation = emulation = Emulation(states, node.storage, directory, self._clock)
+        api.app = Api(
+            (plane.operations, *emulation.parts()),
+            directory,
+            self._clock,
+            users=emulation,
             version=__version__,
         )
         await pool.open()
@@ -162,7 +175,7 @@ class NodeServer:
 
     async def _bind(self, node: Node, hosting: Hosting, api: _Api) -> None:
         def platform(ready: Callable[[], bool]) -> App:
-            inner = Platform(ready=ready, control=api)
+            inner = Platform(ready=ready, api=api)
             return MetricsApp(hosting.metrics, inner, known=hosting.knows_developer)
 
         options = self._options
@@ -197,8 +210,7 @@ class NodeServer:
         if not draining.done():
             draining.cancel()
             await asyncio.wait({draining})
-        if api.control is not None:
-            await api.control.close()
+        await api.close()
         await pool.close()
         await hosting.close()
         await node.close(grace_s=0.0)
@@ -258,14 +270,23 @@ class NodeServer:
 
 
 class _Api:
-    """The control plane, once it is there: before the first request."""
+    """The platform API, once it is there: before the first request."""
 
     def __init__(self) -> None:
-        self.control: ControlApp | None = None
+        self.app: Api | None = None
+        self.plane: ControlPlane | None = None
+        self.emulation: Emulation | None = None
+
+    async def close(self) -> None:
+        """Finish what was begun. Idempotent."""
+        if self.plane is not None:
+            await self.plane.close()
+        if self.emulation is not None:
+            await self.emulation.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self.control is not None, "requests are answered once all is there"
-        await self.control(scope, receive, send)
+        assert self.app is not None, "requests are answered once all is there"
+        await self.app(scope, receive, send)
 
 
 class _OneProject(ControlStore):

@@ -207,6 +207,7 @@ STORAGE_REQUEST_JSON = Limit(8 * MIB, "bytes", "JSON of one request: 1,000 escap
 STORAGE_UPLOAD_S = Deadline(7 * 86400.0, "an unfinished multipart upload is kept", "R2 docs")
 CDN_MAX_AGE_S = Deadline(300.0, "an object is cached by default", "contract E.7")
 STORE_CHUNK = Limit(256 * KIB, "bytes", "one read or write of a blob", "ours")
+STORE_GROUP = Limit(64, "transactions", "committed together, with one wait for the disk", "ours")
 STORE_THREADS = Limit(4, "threads", "blob and database reads at once", "ours")
 STORE_BUSY_S = Deadline(5.0, "waiting for another process's database lock", "ours")
 STORE_LOCK_S = Deadline(5.0, "waiting for the previous owner of a state folder", "architecture 7")

@@ -31,7 +31,7 @@ def asked(
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "amba.request_id": "req-1"}
-    asyncio.run(Platform(ready=lambda: ready, control=app)(scope, receive, send))
+    asyncio.run(Platform(ready=lambda: ready, api=app)(scope, receive, send))
     start, body = sent
     assert dict(start["headers"])[b"cache-control"] == b"no-store"
     raw: bytes = body["body"]
@@ -102,10 +102,10 @@ def test_the_control_plane_answers_for_its_planes(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/healthz", 200), ("/health", 200), ("/readyz", 200), ("/ai/embeddings", 501)],
+    [("/healthz", 200), ("/health", 200), ("/readyz", 200), ("/webhooks/x", 501)],
 )
 def test_and_for_nothing_else(path: str, status: int) -> None:
-    """Health stays ours, the AI gateway stays an honest 501 (interface 1)."""
+    """Health stays ours, webhooks stay an honest 501 (interface 1)."""
     assert asked(path, app=control)[0] == status
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from amba_router.control.faults import Refused
+from amba_router.api.faults import Refused
 from amba_router.rate_limit import RateLimit
 from amba_router.signing import Keyring, Stamp
 from amba_router.store.control import ControlStore

@@ -1,1 +1,1 @@
-"""The control plane: uploads, versions, secrets, logs. The deploy issue fills it."""
+"""The control plane: uploads, versions, keys, secrets, logs."""

@@ -9,8 +9,10 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from amba_router.control import faults
-from amba_router.control.callers import Kind
+from amba_router.api import faults
+from amba_router.api.asked import LIMIT, OFFSET, iso_ms, page, project_of
+from amba_router.api.callers import Kind
+from amba_router.api.operations import Answer, Asked, Auth, Operation, Reads
 from amba_router.control.models import (
     CreateKey,
     Deleted,
@@ -33,14 +35,13 @@ from amba_router.control.models import (
     Validated,
     ValidatedAnswer,
 )
-from amba_router.control.operations import Answer, Asked, Auth, Operation, Reads
-from amba_router.control.services import LIMIT, OFFSET, Services, iso_ms, page, project_of
+from amba_router.control.services import Services
 from amba_router.store.control_records import CredentialKind
 from amba_runtime import limits
 from amba_runtime.secret import SecretText
 
 if TYPE_CHECKING:
-    from amba_router.control.callers import Caller
+    from amba_router.api.callers import Caller
     from amba_router.store.control_records import Credential, Credentials
 
 _PROJECT = "/admin/projects/{project_id}"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from amba_router.control import faults
-from amba_router.control.turns import Turns
+from amba_router.api import faults
+from amba_router.api.turns import Turns
 from amba_router.store.control_records import NewDeployment
 from amba_runtime import limits
 from amba_runtime.egress_rules import NO_RULES, EgressRules

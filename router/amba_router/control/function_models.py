@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct
 
-from amba_router.control.models import Count, Iso, Version
+from amba_router.api.models import Count, Iso, Version
 
 
 class RateLimitBody(Struct):

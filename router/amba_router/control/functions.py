@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import asyncio
 
-from amba_router.control import faults
+from amba_router.api import faults
+from amba_router.api.asked import (
+    LIMIT,
+    OFFSET,
+    confirmed,
+    iso_ms,
+    number,
+    page,
+    parse_ms,
+    project_of,
+)
+from amba_router.api.operations import Answer, Asked, Auth, Operation, Query, Reads
 from amba_router.control.deploys import Deployed, Wanted
 from amba_router.control.function_models import (
     Cascade,
@@ -27,18 +38,8 @@ from amba_router.control.function_models import (
 )
 from amba_router.control.metadata import read_metadata
 from amba_router.control.multipart import read_upload
-from amba_router.control.operations import Answer, Asked, Auth, Operation, Query, Reads
-from amba_router.control.services import (
-    LIMIT,
-    OFFSET,
-    Services,
-    confirmed,
-    iso_ms,
-    number,
-    page,
-    parse_ms,
-    project_of,
-)
+from amba_router.control.services import Services
+from amba_router.control.upload_form import ROLLBACK, UPLOAD
 from amba_router.store.control_records import NAMESPACE, Deployment, ProjectRecord
 from amba_runtime import limits
 from amba_runtime.manifest import Bundle
@@ -68,6 +69,8 @@ def operations(services: Services) -> tuple[Operation, ...]:
                 *(faults.TOO_MANY_DEPLOYS, *faults.READS, *faults.WRITES),
             ),
             reads=Reads.UPLOAD,
+            content=UPLOAD,
+            also=(RateLimitBody,),
         ),
         Operation(
             "listDeployments",
@@ -123,6 +126,8 @@ def operations(services: Services) -> tuple[Operation, ...]:
             ),
             reads=Reads.JSON,
             request=Rollback,
+            content=ROLLBACK,
+            also=(Rollback,),
             ours=True,
         ),
         Operation(

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from amba_router.control import faults
-from amba_router.control.decoding import decode_json
+from amba_router.api import faults
+from amba_router.api.decoding import decode_json
 from amba_router.control.function_models import Metadata
 from amba_router.rate_limit import RateLimit, parse_rate_limit
 from amba_runtime import limits

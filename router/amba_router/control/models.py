@@ -6,37 +6,11 @@ msgspec is. Unknown members of a request are ignored. Source: contract D.2, D.4,
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
-TEXT = r"^[^\x00-\x1f\x7f]*$"
-"""No control characters: names are shown in terminals and pages."""
-
-Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=TEXT)]
-Environment = Literal["development", "production"]
-Count = Annotated[int, Meta(ge=0)]
-Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Iso = Annotated[str, Meta(description="ISO 8601 in UTC", examples=["2026-01-01T00:00:00.000Z"])]
-
-
-# --- errors ---
-
-
-class ErrorBody(Struct, kw_only=True):
-    """Carries what every reader of the platform's errors wants (contract A.7)."""
-
-    kind: str
-    code: str
-    status: int
-    message: str
-    request_id: str | None
-    details: dict[str, Any] | UnsetType = UNSET
-
-
-class ErrorAnswer(Struct):
-    error: ErrorBody
-
+from amba_router.api.models import TEXT, Count, Environment, Iso, Label
 
 # --- projects ---
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from amba_router.control import faults
-from amba_router.control.faults import Refused
-from amba_router.control.intake import Body, media_type
+from amba_router.api import faults
+from amba_router.api.faults import Refused
+from amba_router.api.intake import Body, media_type
 from amba_runtime import limits
 from amba_runtime.violations import Violation, ViolationCode
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from amba_router.control import faults
+from amba_router.api import faults
+from amba_router.api.asked import LIMIT, OFFSET, iso_ms, page, project_of
+from amba_router.api.operations import Answer, Asked, Auth, Operation, Reads
 from amba_router.control.models import (
     CreateProject,
     Deleted,
@@ -24,8 +26,7 @@ from amba_router.control.models import (
     ProvisioningAnswer,
     UpdateProject,
 )
-from amba_router.control.operations import Answer, Asked, Auth, Operation, Reads
-from amba_router.control.services import LIMIT, OFFSET, Services, iso_ms, page, project_of
+from amba_router.control.services import Services
 from amba_router.store.control_records import ApiKey, NewProject, ProjectRecord, ProjectState
 from amba_runtime.secret import SecretText
 

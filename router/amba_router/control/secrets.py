@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amba_router.control import faults
+from amba_router.api import faults
+from amba_router.api.asked import LIMIT, OFFSET, iso_ms, page, project_of
+from amba_router.api.operations import Answer, Asked, Auth, Operation, Query, Reads
 from amba_router.control.function_models import (
     DeletedSecret,
     DeletedSecretAnswer,
@@ -13,8 +15,7 @@ from amba_router.control.function_models import (
     SetSecret,
 )
 from amba_router.control.metadata import check_name
-from amba_router.control.operations import Answer, Asked, Auth, Operation, Query, Reads
-from amba_router.control.services import LIMIT, OFFSET, Services, iso_ms, page, project_of
+from amba_router.control.services import Services
 from amba_router.store.control_records import SecretRecord
 from amba_runtime import limits
 from amba_runtime.bindings.secrets import check_secret_name, check_secret_value

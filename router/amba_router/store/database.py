@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
 
-from amba_router.store import schema
+from amba_router.store import schema, service_schema
 from amba_router.store.failures import damaged, translated
 from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
@@ -31,7 +32,8 @@ class Database:
     """An open database. `close` ends its threads; nothing may use it afterwards.
 
     `write` runs transactions one after another in one thread; `read` runs in a few others and
-    sees the last committed state.
+    sees the last committed state. Those that wait while the disk is busy are committed together,
+    each in a savepoint of its own: one that fails takes nothing of the others with it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +55,7 @@ class Database:
             raise
         self._read_engine = _engine(path, begin="BEGIN", size=limits.STORE_THREADS.value)
         self._writer = ThreadPoolExecutor(1, WRITER)
+        self._waiting: deque[_Job] = deque()  # filled by the loop, emptied by the writer
         self._readers = ThreadPoolExecutor(limits.STORE_THREADS.value, READER)
 
     async def write(
@@ -65,10 +68,34 @@ class Database:
         transaction that has begun still ends as it would have.
         """
 
-        def job() -> T:
-            return self.write_here(work, then=then)
+        job = _Job(work, then)
+        self._waiting.append(job)
+        self._writer.submit(self._write_waiting)
+        result: T = await asyncio.wrap_future(job.done)
+        return result
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, job)
+    def _write_waiting(self) -> None:
+        """Run what waits, in one transaction; several calls may find nothing left."""
+        jobs: list[_Job] = []
+        while self._waiting and len(jobs) < limits.STORE_GROUP.value:
+            job = self._waiting.popleft()
+            if job.done.set_running_or_notify_cancel():
+                jobs.append(job)
+        if not jobs:
+            return
+        try:
+            with translated(self.path.parent), self._write_engine.begin() as connection:
+                if len(jobs) == 1:
+                    jobs[0].run(connection)
+                else:
+                    for job in jobs:
+                        job.run_aside(connection)
+        except BaseException as error:  # the caller's to know: of its work, or of the commit
+            for job in jobs:
+                job.done.set_exception(error)
+            return
+        for job in jobs:
+            job.tell(self.path.parent)
 
     def write_here(
         self,
@@ -106,9 +133,55 @@ class Database:
     def close(self) -> None:
         """Wait for what has begun, then close. Blocks; idempotent."""
         self._writer.shutdown(cancel_futures=True)
+        while self._waiting:
+            self._waiting.popleft().done.cancel()
         self._readers.shutdown(cancel_futures=True)
         self._read_engine.dispose()
         self._write_engine.dispose()
+
+
+class _Job:
+    """One caller's transaction, and what it is told."""
+
+    def __init__(self, work: Callable[[Connection], Any], then: Callable[[Any], None] | None):
+        self.done: Future[Any] = Future()
+        self._work = work
+        self._then = then
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self, connection: Connection) -> None:
+        self._result = self._work(connection)
+
+    def run_aside(self, connection: Connection) -> None:
+        """Where others share the transaction. Raises what leaves none of it intact."""
+        savepoint = connection.begin_nested()
+        try:
+            with savepoint:
+                self.run(connection)
+        except BaseException as error:  # its caller's to know; the others go on
+            if not connection.in_transaction() or not _alive(connection):
+                raise
+            self._error = error
+
+    def tell(self, folder: Path) -> None:
+        """After the commit."""
+        try:
+            with translated(folder):
+                if self._error is not None:
+                    raise self._error
+                if self._then is not None:
+                    self._then(self._result)
+        except BaseException as error:  # the caller's to know
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(self._result)
+
+
+def _alive(connection: Connection) -> bool:
+    """Whether SQLite has not rolled the whole transaction back, as it does on a full disk."""
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 
 
 def _engine(path: Path, *, begin: str, size: int) -> Engine:
@@ -150,6 +223,7 @@ def _prepare(engine: Engine, path: Path) -> int | None:
             if _has_blobs(path.parent):
                 # a new one would count them all as garbage
                 raise damaged(path.parent, "it is missing or empty, and blobs/ is not")
+            assert set(service_schema.SERVICES) <= set(schema.metadata.tables)
             schema.metadata.create_all(connection)
             connection.execute(
                 insert(schema.amba_meta).values(name="schema_version", value=str(schema.VERSION))

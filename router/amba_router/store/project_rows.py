@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -105,6 +106,15 @@ class ProjectRows:
             return True, gone | forget_project(c, project_id)
 
         return await self._adoption.run((), work)
+
+
+def ensure(c: Connection, record: ProjectRecord) -> None:
+    """The one project of a dev server, whose keys lie elsewhere; its slug may have changed."""
+    values = asdict(record)
+    if c.scalar(select(projects.c.seq).where(projects.c.id == record.id)) is None:
+        c.execute(insert(projects).values(values))
+    else:
+        c.execute(update(projects).where(projects.c.id == record.id).values(slug=record.slug))
 
 
 def project(row: Row[Any]) -> ProjectRecord:

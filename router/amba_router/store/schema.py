@@ -17,7 +17,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of a table, with a step in `migrations`; a higher one is refused."""
 
 metadata = MetaData()

@@ -188,7 +188,7 @@ def test_a_client_that_leaves_undoes_nothing(tmp_path: Path, monkeypatch: Any) -
             upload.cancel()
             await asyncio.gather(upload, return_exceptions=True)
             assert world.host.serving == {}
-            closing = asyncio.create_task(world.app.close())
+            closing = asyncio.create_task(world.plane.close())
             gate.set()
             await closing
             assert world.host.serving[id_, "hello"].version == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from amba_router.control.faults import Refused
+from amba_router.api.faults import Refused
 from amba_router.control.metadata import read_metadata
 from amba_runtime import limits
 from amba_runtime.egress_rules import NO_RULES

@@ -24,8 +24,8 @@ from tests.router.control.world import (
     script,
 )
 
-from amba_router.control.faults import Refused
-from amba_router.control.intake import Body
+from amba_router.api.faults import Refused
+from amba_router.api.intake import Body
 from amba_router.control.multipart import read_upload
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock

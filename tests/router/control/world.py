@@ -1,4 +1,4 @@
-"""A control plane on a real store, with a host that starts nothing, asked without a socket."""
+"""The platform API on a real store, with a host that starts nothing, asked without a socket."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from amba_router.api.app import Api
+from amba_router.api.callers import Directory
 from amba_router.asgi import Message
-from amba_router.control.app import ControlApp
 from amba_router.control.host import Trial
+from amba_router.control.plane import ControlPlane
+from amba_router.services.storage.service import StorageService
 from amba_router.store import database
 from amba_router.store.control import ControlStore
 from amba_router.store.control_records import (
@@ -21,7 +24,9 @@ from amba_router.store.control_records import (
     ProjectRecord,
     ProjectState,
 )
+from amba_router.store.on_demand import OnDemand
 from amba_router.store.state import State
+from amba_run.emulation import Emulation
 from amba_runtime.clock import ManualClock
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
@@ -220,6 +225,8 @@ class World:
 
     async def __aenter__(self) -> Self:
         self.state = await State.open(self.folder / "state", self.clock)
+        self.states = OnDemand(self.state, self.clock)
+        self.storage = StorageService(self.states, self.clock)
         self.store = ControlStore(self.state, self.clock)
         if not await self.store.has_pat():
             self.pat = await self.store.add_pat("dev_1")
@@ -228,17 +235,26 @@ class World:
 
     async def restart(self) -> None:
         """The app anew, from what the store has."""
-        self.app = ControlApp(
+        directory = Directory(await self.store.snapshot(), self.clock)
+        self.plane = ControlPlane(
             store=self.store,
-            snapshot=await self.store.snapshot(),
             host=self.host,
             logs=self.logs,
+            directory=directory,
             clock=self.clock,
+        )
+        self.emulation = Emulation(self.states, self.storage, directory, self.clock)
+        self.app = Api(
+            (self.plane.operations, *self.emulation.parts()),
+            directory,
+            self.clock,
+            users=self.emulation,
             version="1.2.3",
         )
 
     async def __aexit__(self, *_: object) -> None:
-        await self.app.close()
+        await self.plane.close()
+        await self.emulation.close()
         await self.state.close()
 
     async def ask(
@@ -284,10 +300,12 @@ class World:
             "amba.request_id": "req-1",
         }
         await self.app(scope, receive, send)
-        start, end = sent
+        start, *pieces = sent
+        assert [piece.get("more_body", False) for piece in pieces][-1:] == [False]
         names = {name.decode(): value.decode() for name, value in start["headers"]}
-        assert "content-type" in names or start["status"] == 204
-        return Got(start["status"], names, end["body"])
+        raw = b"".join(piece["body"] for piece in pieces)
+        assert "content-type" in names or not raw
+        return Got(start["status"], names, raw)
 
     async def get(self, target: str, **more: Any) -> Got:
         return await self.ask("GET", target, **more)
@@ -297,6 +315,35 @@ class World:
 
     async def delete(self, target: str, **more: Any) -> Got:
         return await self.ask("DELETE", target, **more)
+
+    def session(self, project_id: str, user_id: str) -> str:
+        """A session token of a user, who is made at its first use."""
+        return self.app.directory.mint_session(project_id, user_id, anonymous_id=None)
+
+    async def as_client(
+        self, method: str, target: str, body: object = None, *, project: Any, user: str = ""
+    ) -> Got:
+        """Of the client plane. Args: project: as `project` gave it; user: "" is nobody."""
+        return await self.ask(
+            method,
+            target,
+            b"" if body is None else json.dumps(body).encode(),
+            token=self.session(project["id"], user) if user else None,
+            headers=[("x-api-key", project["api_keys"]["client"]["key"])],
+        )
+
+    async def as_user(
+        self, method: str, target: str, body: object = None, *, project: Any, user: str
+    ) -> Got:
+        """A server key that asks for a user (H-9)."""
+        key = project["api_keys"]["server"]["key"]
+        return await self.ask(
+            method,
+            target,
+            b"" if body is None else json.dumps(body).encode(),
+            token=None,
+            headers=[("x-api-key", key), ("x-amba-as-user", user)],
+        )
 
     async def project(self, name: str = "Shop", **more: Any) -> Any:
         """A new project's data."""

@@ -5,20 +5,18 @@ Contract part C (`STORAGE`), E.7, H-30. Wire forms live in `r2_wire` and `routes
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import warnings
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from amba_router.services.storage import rules
 from amba_router.services.storage.body import ObjectBody
 from amba_router.services.storage.cursor import decode_cursor
 from amba_router.services.storage.intake import receive, staging
 from amba_router.services.storage.rules import Condition, Fault, R2Error, Range
+from amba_router.store.on_demand import OnDemand
 from amba_router.store.records import (
     Metadata,
     Page,
@@ -30,7 +28,6 @@ from amba_router.store.records import (
 from amba_router.store.state import State
 from amba_runtime import entropy, limits, wire
 from amba_runtime.clock import Clock
-from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.manifest import ProjectId
 
 if TYPE_CHECKING:
@@ -49,19 +46,15 @@ class ObjectRead:
 class StorageService:
     """Objects in one state folder. Belongs to one event loop.
 
-    Given a folder, nothing is opened or imported until the first use: a dev server whose functions
-    leave STORAGE alone does not pay for it. Given an open state, that is used, and left open.
-    `close` when done; idempotent.
+    Given a folder, nothing is opened or imported until the first use (`OnDemand`). Given what
+    others use as well, that is left open. `close` when done; idempotent.
     """
 
-    def __init__(self, state: Path | State, clock: Clock) -> None:
+    def __init__(self, state: Path | State | OnDemand, clock: Clock) -> None:
         """Args: state: the state directory, made when missing, or one that is open already."""
-        self._path = state.path if isinstance(state, State) else state
-        self._shared = state if isinstance(state, State) else None
+        self._own = None if isinstance(state, OnDemand) else OnDemand(state, clock)
+        self._states = state if isinstance(state, OnDemand) else cast(OnDemand, self._own)
         self._clock = clock
-        # Set once by `_objects`; back to None when opening failed: the next use tries again.
-        self._opening: asyncio.Task[State] | None = None
-        self._closed = False
 
     # life
 
@@ -75,16 +68,8 @@ class StorageService:
 
     async def close(self) -> None:
         """Finish what has begun and let the folder go, unless it is someone else's."""
-        self._closed = True
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            with contextlib.suppress(Exception):
-                await (await asyncio.shield(opening)).close()
-
-    def __del__(self) -> None:
-        if self._opening is not None and not self._closed:
-            message = f"STORAGE in {self._path} was not closed"
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        if self._own is not None:
+            await self._own.close()
 
     def bucket(self, project_id: ProjectId) -> wire.Handler:
         """What answers a function's `STORAGE` binding, for `wire.Server`."""
@@ -93,19 +78,7 @@ class StorageService:
         return bucket_handler(self, project_id)
 
     async def _objects(self) -> Objects:
-        if self._closed:
-            raise InternalError(InternalCode.INVARIANT, "STORAGE was used after its close")
-        if self._shared is not None:
-            return self._shared.objects
-        if self._opening is None:
-            self._opening = asyncio.create_task(State.open(self._path, self._clock))
-        opening = self._opening
-        try:
-            return (await asyncio.shield(opening)).objects
-        except Exception:  # whatever failed: the next request opens it anew
-            if self._opening is opening:
-                self._opening = None
-            raise
+        return (await self._states.state()).objects
 
     # one object
 

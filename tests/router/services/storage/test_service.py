@@ -112,20 +112,6 @@ def test_projects_do_not_meet(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_forgotten_close_is_told(tmp_path: Path) -> None:
-    """A service that was used and dropped warns; one that was never used does not."""
-
-    async def main() -> None:
-        service = StorageService(tmp_path, ManualClock())
-        await service.open()
-        with pytest.warns(ResourceWarning, match="was not closed"):
-            service.__del__()
-        await service.close()
-        service.__del__()
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize("sent", [0, 1, 300_000, 2_000_000])
 def test_a_body_that_breaks_off_stores_nothing(tmp_path: Path, sent: int) -> None:
     """An aborted put leaves no object and no file, at any size (H7)."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amba_router.api.operations import Asked, Auth, Operation, Table, split_path
 from amba_router.control.models import DeveloperAnswer
-from amba_router.control.operations import Asked, Auth, Operation, Table, split_path
 
 
 def operation(method: str, path: str) -> Operation:

@@ -79,6 +79,7 @@ DEPLOYMENT_NOT_FOUND = _missing("DEPLOYMENT_NOT_FOUND", "no such deployment in t
 SECRET_NOT_FOUND = _missing("SECRET_NOT_FOUND", "no such secret in this scope")
 API_KEY_NOT_FOUND = _missing("API_KEY_NOT_FOUND", "no such key in this project")
 CREDENTIAL_NOT_FOUND = _missing("CREDENTIAL_NOT_FOUND", "no such credential in this project")
+USER_NOT_FOUND = _missing("USER_NOT_FOUND", "this project has no such user")
 PAT_NOT_FOUND = _missing("PAT_NOT_FOUND", "this developer has no such token")
 METHOD_NOT_ALLOWED = _input("METHOD_NOT_ALLOWED", "see `Allow`", 405)
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.router.control.world import pieces
 
-from amba_router.control.faults import Refused
-from amba_router.control.intake import Body, Budget, media_type, within
+from amba_router.api.faults import Refused
+from amba_router.api.intake import Body, Budget, media_type, within
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 

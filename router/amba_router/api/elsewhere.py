@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from amba_router.control.operations import Auth
+from amba_router.api.operations import Auth
 
 
 def _words(text: str) -> frozenset[str]:
@@ -24,23 +24,14 @@ OUT_OF_SCOPE = _words(
 )
 """Segments under a project and under `/client`. Source: contract E.0."""
 
-ADMIN_LATER = _words(
-    "collections users events audit-events media storage config currencies ai email queue "
-    "fan-out segments analytics schema"
-)
-"""Under a project. Source: contract D.7, E.4 to E.14."""
+ADMIN_LATER = _words("queue analytics schema")
+"""Under a project. Source: contract D.7, G.1."""
 
-CLIENT_LATER = _words(
-    "auth users collections events storage media config currencies ai email ping queue"
-)
-"""Under `/client`. Source: contract E.0, E.3 to E.14."""
-
-SESSIONLESS = frozenset({"auth", "config", "ping"})
-"""Under `/client`: an API key is enough. Source: contract E.0."""
+CLIENT_LATER = _words("queue")
+"""Under `/client`."""
 
 LATER_EXACT: Mapping[tuple[str, ...], Auth] = MappingProxyType(
     {
-        ("admin", "internal", "email", "send"): Auth.CLIENT,
         ("auth", "developer", "signup"): Auth.NOBODY,
         ("auth", "developer", "login"): Auth.NOBODY,
         ("auth", "developer", "refresh"): Auth.NOBODY,
@@ -67,6 +58,6 @@ def needed_for(segments: tuple[str, ...]) -> tuple[Auth, str] | None:
         case ("admin", "projects", project, "functions", "schedules", *rest) if len(rest) <= 1:
             return Auth.PROJECT, project
         case ("client", feature, *_) if feature in OUT_OF_SCOPE or feature in CLIENT_LATER:
-            return (Auth.CLIENT if feature in SESSIONLESS else Auth.SESSION), ""
+            return Auth.SESSION, ""
         case _:
             return None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 
-from amba_router.control.faults import Refused
+from amba_router.api.faults import Refused
 
 
 class Turns:

@@ -1,4 +1,4 @@
-"""The control plane as one ASGI app: what answers under /v1 and the same without it.
+"""The platform API as one ASGI app: what answers under /v1 and the same without it.
 
 One table of operations drives routing, auth, bodies, answers and the OpenAPI document; an answer
 that its operation does not name never leaves the house. Source: contract A.7, A.8, D, E.0 to E.2.
@@ -7,35 +7,33 @@ that its operation does not name never leaves the house. Source: contract A.7, A
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
-from amba_router.asgi import Receive, Scope, Send
-from amba_router.control import elsewhere, faults
-from amba_router.control.callers import Directory
-from amba_router.control.deploys import Deploys
-from amba_router.control.faults import Refused
-from amba_router.control.intake import Body, Budget, media_type, upload_bomb
-from amba_router.control.operations import (
+from amba_router.api import elsewhere, faults
+from amba_router.api.callers import Allowed, Directory
+from amba_router.api.faults import Refused
+from amba_router.api.intake import Body, Budget, media_type, upload_bomb
+from amba_router.api.operations import (
     Answer,
     Asked,
     Auth,
+    Fields,
     Found,
     Operation,
+    Part,
+    Plain,
     Reads,
     Table,
     split_path,
 )
-from amba_router.control.pushes import Pushes
-from amba_router.control.services import Services
-from amba_router.control.turns import Turns
+from amba_router.asgi import Message, Receive, Scope, Send
 from amba_runtime import limits
 from amba_runtime.errors import AmbaRunError, InternalError
 
 if TYPE_CHECKING:
-    from amba_router.control.host import Host, Logs
-    from amba_router.store.control import ControlStore
-    from amba_router.store.control_records import Snapshot
     from amba_runtime.clock import Clock
 
 logger = logging.getLogger("amba.control")
@@ -52,109 +50,93 @@ _PREFLIGHT = (
 )
 _DOCUMENT = ("openapi.json",)
 
-_Fields = tuple[tuple[bytes, bytes], ...]
+
+class Register(Protocol):
+    """Knows the end users of projects."""
+
+    async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
+        """Whether this project has that user. Args: make: from here on it has."""
+        ...
 
 
-class ControlApp:
-    """Mounted by `Platform` for `/v1/...` and the planes without it. `close` once, at the end.
+class Api:
+    """Mounted by `Platform` for `/v1/...` and the planes without it.
 
     Args:
-        store: what is remembered.
-        snapshot: what `store.snapshot()` gave: the credentials in it are kept in memory.
-        host: what starts and serves.
-        logs: what `functions/:name/logs` reads.
+        parts: what it answers, each made at the first request: a start does not wait for models.
+        users: who may be named by sessions and server keys; None asks nobody.
         version: of this program, for the OpenAPI document.
     """
 
     def __init__(
         self,
-        *,
-        store: ControlStore,
-        snapshot: Snapshot,
-        host: Host,
-        logs: Logs,
+        parts: Iterable[Part],
+        directory: Directory,
         clock: Clock,
+        *,
+        users: Register | None = None,
         version: str = "0",
     ) -> None:
+        self.directory = directory
+        self._parts = tuple(parts)
         self._clock = clock
+        self._users = users
         self._version = version
-        self.directory = Directory(snapshot, clock)
-        self._pushes = Pushes(host, clock)
-        self._deploys = Deploys(store, host, self._pushes)
-        self._services = Services(
-            store=store,
-            host=host,
-            logs=logs,
-            clock=clock,
-            directory=self.directory,
-            deploys=self._deploys,
-            pushes=self._pushes,
-            turns=Turns(limits.DEPLOY_WAITERS.value, _busy),
-        )
         self._bodies = Budget(limits.CONTROL_UPLOADS_BYTES.value)
-        # made at the first request: models need msgspec, which a start does not wait for
         self._made: tuple[Table, dict[str, frozenset[faults.Fault]], bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; `scope["amba.request_id"]` names it in every error."""
         request_id: str | None = scope.get("amba.request_id")
-        fields: _Fields = tuple((name.lower(), value) for name, value in scope["headers"])
+        fields: Fields = tuple((name.lower(), value) for name, value in scope["headers"])
         method: str = scope.get("method", "GET")
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         segments = split_path(raw)
-        shared: _Fields = _CORS if segments is not None and segments[0] == "client" else ()
+        shared: Fields = _CORS if segments is not None and segments[0] == "client" else ()
         try:
             if scope["type"] != "http" or segments is None:
                 raise _nothing_at(raw)
-            status, body, extra = await self._answer(
-                method, segments, scope, fields, receive, request_id
-            )
+            answer = await self._answer(method, segments, scope, fields, receive, request_id)
         except Refused as refusal:
             problem = refusal.problem
             # made whole once: HEAD says the length of what GET would have been told
-            status, body = problem.status, problem.body(request_id)
+            body = Plain(_JSON[1], problem.body(request_id))
             extra = tuple(f for f in problem.headers(0) if f[0] not in _OWN)
-        headers = [_NO_STORE, *shared, *extra]
-        if status != 204:
-            headers += [_JSON, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
-
-    async def close(self) -> None:
-        """Wait for commits that were begun; give up secret pushes. Idempotent."""
-        await self._deploys.close()
-        await self._pushes.close()
+            answer = Answer(problem.status, body, extra)
+        await _send(send, answer, shared, head=method == "HEAD")
 
     async def _answer(
         self,
         method: str,
         segments: tuple[str, ...],
         scope: Scope,
-        fields: _Fields,
+        fields: Fields,
         receive: Receive,
         request_id: str | None,
-    ) -> tuple[int, bytes, _Fields]:
+    ) -> Answer:
         table, allowed, document = self._table()
         found = table.find(method, segments)
         if found is None and segments == _DOCUMENT:
             found = Found(None, {}, ("GET", "HEAD", "OPTIONS"))
             if method in ("GET", "HEAD"):
-                return 200, document, ()
+                return Answer(200, Plain(_JSON[1], document))
         if found is None or found.operation is None:
             needed = elsewhere.needed_for(segments)
             if needed is not None:
                 if method == "OPTIONS":
-                    return 204, b"", _preflight(segments, fields)
-                return self._not_emulated(method, segments, fields, *needed)
+                    return Answer(204, None, _preflight(segments, fields))
+                raise self._not_emulated(method, segments, fields, *needed)
             if found is None:
                 raise _nothing_at(scope.get("raw_path") or scope["path"].encode())
             allow = ", ".join(found.methods)
             if method == "OPTIONS":
-                return 204, b"", ((b"allow", allow.encode()),)
+                return Answer(
+                    204, None, _preflight(segments, fields) or ((b"allow", allow.encode()),)
+                )
             raise _not_allowed(method, allow)
         operation = found.operation
         try:
-            return await self._run(operation, found, scope, fields, receive)
+            return await self._run(operation, found, scope, fields, receive, request_id)
         except Refused as refusal:
             said = refusal
         except AmbaRunError as error:
@@ -173,13 +155,20 @@ class ControlApp:
         raise said
 
     async def _run(
-        self, operation: Operation, found: Found, scope: Scope, fields: _Fields, receive: Receive
-    ) -> tuple[int, bytes, _Fields]:
-        from amba_router.control.decoding import decode_json, encode_json
+        self,
+        operation: Operation,
+        found: Found,
+        scope: Scope,
+        fields: Fields,
+        receive: Receive,
+        request_id: str | None,
+    ) -> Answer:
+        from amba_router.api.decoding import decode_json, encode_json
 
-        caller, project = self.directory.authorize(
+        allowed = self.directory.authorize(
             operation.auth, fields, found.values.get("project_id", "")
         )
+        caller, project = allowed.caller, allowed.project
         query = _query(operation, scope.get("query_string", b""))
         upload = operation.reads is Reads.UPLOAD
         body: Body | None = None
@@ -191,42 +180,71 @@ class ControlApp:
                     receive,
                     fields,
                     clock=self._clock,
-                    bytes_max=most.value,
+                    bytes_max=operation.bytes_max or most.value,
                     bomb=upload_bomb if upload else None,
                     budget=self._bodies,
                 )
             if body is not None and operation.request is not None:
                 _check_json_type(body.content_type)
-                decoded = decode_json(await body.whole(), operation.request)
+                raw = await body.whole()
+                if not raw and operation.reads is Reads.MAYBE_JSON:
+                    raw = b"{}"
+                decoded = decode_json(raw, operation.request)
 
             def still() -> None:
                 self.directory.still(caller)
                 if project is not None and project.id not in self.directory.projects:
                     raise faults.PROJECT_NOT_FOUND.refuse("the project was deleted meanwhile")
 
+            if allowed.user_id:
+                await self._admit(allowed)
             still()
-            answer = await operation.handler(
-                Asked(
-                    found.values, query, caller, project, decoded, body if upload else None, still
-                )
+            asked = Asked(
+                found.values,
+                query,
+                caller,
+                project,
+                decoded,
+                body if upload else None,
+                still,
+                fields,
+                request_id,
+                allowed.user_id,
+                allowed.as_user,
             )
+            answer = await operation.handler(asked)
         finally:
             if body is not None:
                 body.release()
         _check(operation, answer)
-        return answer.status, encode_json(answer.body), ()
+        if answer.body is None or isinstance(answer.body, Plain):
+            return answer
+        return replace(answer, body=Plain(_JSON[1], encode_json(answer.body)))
+
+    async def _admit(self, allowed: Allowed) -> None:
+        """A session of ours names its user; one that we do not know yet is made."""
+        if self._users is None or allowed.project is None:
+            return
+        known = await self._users.admit(
+            allowed.project.id, allowed.user_id, make=not allowed.as_user
+        )
+        if not known:
+            raise faults.USER_NOT_FOUND.refuse(
+                "this project has no such user to ask as",
+                {"resource": "user", "id": allowed.user_id[:64]},
+            )
 
     def _not_emulated(
         self,
         method: str,
         segments: tuple[str, ...],
-        fields: _Fields,
+        fields: Fields,
         auth: Auth,
         project_id: str,
-    ) -> tuple[int, bytes, _Fields]:
+    ) -> Refused:
         self.directory.authorize(auth, fields, project_id)
         path = "/" + "/".join(segments)[:200]
-        raise faults.NOT_EMULATED.refuse(
+        return faults.NOT_EMULATED.refuse(
             f"{method} {path} is not emulated in this release", {"feature": path}
         )
 
@@ -234,13 +252,9 @@ class ControlApp:
         if self._made is None:
             import json
 
-            from amba_router.control import credentials, functions, openapi, projects, secrets
+            from amba_router.api import openapi
 
-            table = Table(
-                operation
-                for part in (projects, credentials, functions, secrets)
-                for operation in part.operations(self._services)
-            )
+            table = Table(operation for part in self._parts for operation in part())
             allowed = {one.id: openapi.faults_of(one) for one in table.operations}
             text = json.dumps(openapi.document(table, version=self._version))
             self._made = (table, allowed, text.encode())
@@ -250,26 +264,46 @@ class ControlApp:
 _OWN = (b"content-type", b"content-length", b"cache-control")
 
 
+async def _send(send: Send, answer: Answer, shared: Fields, *, head: bool) -> None:
+    """An answer as ASGI has it; a stream that fails breaks off."""
+    own = () if any(name == b"cache-control" for name, _ in answer.headers) else (_NO_STORE,)
+    headers = [*own, *shared, *answer.headers]
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    body = answer.body
+    assert body is None or isinstance(body, Plain)
+    if body is None:
+        if answer.status not in _BODILESS:
+            headers.append((b"content-length", b"0"))
+        await send(start)
+        await send({"type": "http.response.body", "body": b""})
+        return
+    headers.append((b"content-type", body.content_type))
+    if isinstance(body.content, bytes):
+        headers.append((b"content-length", b"%d" % len(body.content)))
+        await send(start)
+        await send({"type": "http.response.body", "body": b"" if head else body.content})
+        return
+    await send(start)
+    async for piece in body.content:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+_BODILESS = frozenset({204, 304})
+
+
 def _nothing_at(raw: bytes) -> Refused:
     shown = raw[:200].decode("latin-1")
     return faults.NOT_FOUND.refuse(f"nothing answers at {shown!r}")
 
 
 def _not_allowed(method: str, allow: str) -> Refused:
-    from dataclasses import replace
-
     refusal = faults.METHOD_NOT_ALLOWED.refuse(f"{method[:20]} is not done here; use {allow}")
     refusal.problem = replace(refusal.problem, allow=allow)
     return refusal
 
 
-def _busy() -> Refused:
-    return faults.TOO_MANY_DEPLOYS.refuse(
-        "too many changes of this wait; try again", retry_after_s=1
-    )
-
-
-def _preflight(segments: tuple[str, ...], fields: _Fields) -> _Fields:
+def _preflight(segments: tuple[str, ...], fields: Fields) -> Fields:
     """What a browser wants to know before it asks the client plane. Source: contract A.8."""
     asked = any(name == b"access-control-request-method" for name, _ in fields)
     if segments[0] != "client" or not asked:
@@ -305,7 +339,11 @@ def _check_json_type(header: str) -> None:
         )
 
 
+_UNDOCUMENTED = object()
+
+
 def _check(operation: Operation, answer: Answer) -> None:
-    wanted = operation.answers.get(answer.status)
-    if wanted is not type(answer.body):
+    wanted = operation.answers.get(answer.status, _UNDOCUMENTED)
+    given = None if isinstance(answer.body, Plain) or answer.body is None else type(answer.body)
+    if wanted is not given:
         raise TypeError(f"{operation.id} gave {answer.status} {type(answer.body).__name__}")

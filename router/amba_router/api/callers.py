@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from amba_router.control import faults
-from amba_router.control.faults import Refused
-from amba_router.control.operations import Auth
+from amba_router.api import faults
+from amba_router.api.faults import Refused
+from amba_router.api.operations import Auth
+from amba_router.headers import AS_USER, PROJECT_ID
 from amba_router.identity import Identities
 from amba_router.store.control_records import (
     ApiKey,
@@ -60,6 +61,23 @@ class Caller:
     developer_id: str = ""
     project_id: str = ""
     environment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Who asks, about which project, and for which of its users ("" is nobody).
+
+    Attributes:
+        as_user: a trusted credential asks for that user (contract H-9).
+    """
+
+    caller: Caller | None = None
+    project: ProjectRecord | None = None
+    user_id: str = ""
+    as_user: bool = False
+
+
+_TRUSTED = frozenset({Kind.INTERNAL, Kind.SERVER})
 
 
 class Directory:
@@ -176,7 +194,7 @@ class Directory:
 
     def authorize(
         self, auth: Auth, fields: tuple[tuple[bytes, bytes], ...], project_id: str
-    ) -> tuple[Caller | None, ProjectRecord | None]:
+    ) -> Allowed:
         """Who asks, and about which project; the whole decision is here.
 
         Args:
@@ -186,10 +204,12 @@ class Directory:
             Refused: 401, 403, or 404 for a project that this developer cannot have.
         """
         if auth is Auth.NOBODY:
-            return None, None
+            return Allowed()
         if auth in (Auth.CLIENT, Auth.SESSION):
             return self._client(auth, fields)
         caller = self._bearer(fields)
+        if auth is Auth.FUNCTION:
+            project_id = _one(fields, PROJECT_ID) or caller.project_id
         if caller.kind is Kind.CLIENT:
             raise faults.INVALID_TOKEN.refuse(
                 "a client key does not open the admin plane; use a personal access token, "
@@ -205,12 +225,12 @@ class Directory:
                     "a server key is good for its own project's paths alone; "
                     "use a personal access token"
                 )
-            return caller, None
+            return Allowed(caller)
         if caller.kind is not Kind.DEVELOPER:
             record = self.projects.get(caller.project_id)
             if caller.project_id != project_id or record is None:
                 raise faults.WRONG_PROJECT.refuse(f"this {caller.kind.value} is another project's")
-            return caller, record
+            return Allowed(caller, record)
         record = self.projects.get(project_id)
         if record is None:
             raise faults.PROJECT_NOT_FOUND.refuse(
@@ -219,7 +239,7 @@ class Directory:
             )
         if record.developer_id != caller.developer_id:
             raise faults.PROJECT_FORBIDDEN.refuse("this project belongs to another developer")
-        return caller, record
+        return Allowed(caller, record)
 
     def still(self, caller: Caller | None) -> None:
         """Raises `Refused` when a credential that was good has been revoked since."""
@@ -241,28 +261,51 @@ class Directory:
             raise _unknown(token.startswith(_INTERNAL_PREFIX))
         return caller
 
-    def _client(
-        self, auth: Auth, fields: tuple[tuple[bytes, bytes], ...]
-    ) -> tuple[Caller, ProjectRecord | None]:
+    def _client(self, auth: Auth, fields: tuple[tuple[bytes, bytes], ...]) -> Allowed:
         key = _one(fields, b"x-api-key")
         bearer = _bearer_token(fields)
-        if key is None:
-            # functions of the 0.1.x SDK come with their internal token alone (contract E.6)
-            trusted = self.find(bearer) if bearer else None
-            if trusted is not None and trusted.kind in (Kind.INTERNAL, Kind.SERVER):
-                return trusted, self.projects.get(trusted.project_id)
-            if bearer is not None and bearer.startswith(_INTERNAL_PREFIX):
-                raise _unknown(True)
-            raise faults.UNAUTHORIZED.refuse("no API key; send it as X-Api-Key")
-        caller = self.find(key)
-        if caller is None or caller.kind not in (Kind.CLIENT, Kind.SERVER):
-            raise faults.INVALID_TOKEN.refuse("the API key is not known")
-        if auth is Auth.SESSION and caller.kind is Kind.CLIENT:
-            wanted = ((b"authorization", b"Bearer " + bearer.encode("latin-1")),) if bearer else ()
-            sessions = self._sessions.get(caller.project_id, ())
-            if not wanted or not any(s.of(list(wanted)).user_id for s in sessions):
-                raise faults.UNAUTHORIZED.refuse(SESSION_MISSING)
-        return caller, self.projects.get(caller.project_id)
+        caller = self._key_or_trusted(key, bearer)
+        project = self.projects.get(caller.project_id)
+        if any(name == AS_USER for name, _ in fields):
+            return Allowed(caller, project, _as_user(caller, fields), as_user=True)
+        user_id = self._session(caller.project_id, bearer) if bearer else ""
+        if auth is Auth.SESSION and not user_id and caller.kind is Kind.CLIENT:
+            raise faults.UNAUTHORIZED.refuse(SESSION_MISSING)
+        return Allowed(caller, project, user_id)
+
+    def _key_or_trusted(self, key: str | None, bearer: str | None) -> Caller:
+        if key is not None:
+            caller = self.find(key)
+            if caller is None or caller.kind not in (Kind.CLIENT, Kind.SERVER):
+                raise faults.INVALID_TOKEN.refuse("the API key is not known")
+            return caller
+        # functions of the 0.1.x SDK come with their internal token alone (contract E.6)
+        trusted = self.find(bearer) if bearer else None
+        if trusted is not None and trusted.kind in _TRUSTED:
+            return trusted
+        if bearer is not None and bearer.startswith(_INTERNAL_PREFIX):
+            raise _unknown(True)
+        raise faults.UNAUTHORIZED.refuse("no API key; send it as X-Api-Key")
+
+    def _session(self, project_id: str, bearer: str) -> str:
+        """Whose session token this is; "" where it is none, or holds no more."""
+        wanted = [(b"authorization", b"Bearer " + bearer.encode("latin-1"))]
+        users = (s.of(wanted).user_id for s in self._sessions.get(project_id, ()))
+        return next((user_id for user_id in users if user_id), "")
+
+    def mint_session(self, project_id: str, user_id: str, *, anonymous_id: str | None) -> str:
+        """A session token for a user of a project, signed with its newest key."""
+        return self._sessions[project_id][0].mint_session(user_id, anonymous_id=anonymous_id)
+
+
+def _as_user(caller: Caller, fields: tuple[tuple[bytes, bytes], ...]) -> str:
+    """For whom a trusted credential asks. Source: contract H-9, H-15 (the header is ours)."""
+    if caller.kind not in _TRUSTED:
+        raise faults.PROJECT_FORBIDDEN.refuse("asking as a user needs a server key")
+    user_id = _one(fields, AS_USER)
+    if user_id is None:
+        raise faults.INVALID_INPUT.refuse(f"{AS_USER.decode()} names no user")
+    return user_id
 
 
 def _unknown(internal: bool) -> Refused:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tests.router.control.world import World, pieces
 
+from amba_router.api import app as module
+from amba_router.api.faults import SECRET_NOT_FOUND
+from amba_router.api.operations import Answer
 from amba_router.asgi import Scope
-from amba_router.control import app as module
-from amba_router.control.faults import SECRET_NOT_FOUND
-from amba_router.control.operations import Answer
 from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 
@@ -114,14 +114,14 @@ def test_preflights_of_the_client_plane(tmp_path: Path) -> None:
     async def main() -> None:
         async with World(tmp_path) as world:
             cors = [("Access-Control-Request-Method", "POST"), ("Origin", "http://x")]
-            got = await world.ask("OPTIONS", "/v1/client/events", token=None, headers=cors)
+            got = await world.ask("OPTIONS", "/v1/client/leagues", token=None, headers=cors)
             assert got.status == 204
             assert got.headers["access-control-allow-origin"] == "*"
             allowed = got.headers["access-control-allow-headers"]
             assert allowed == (
                 "X-Api-Key, Authorization, Content-Type, If-None-Match, X-Amba-Timezone, Time-Zone"
             )
-            refused = await world.post("/v1/client/events", {}, token=None)
+            refused = await world.post("/v1/client/leagues", {}, token=None)
             assert refused.said == (401, "UNAUTHORIZED")
             assert refused.headers["access-control-allow-origin"] == "*"
             assert refused.headers["access-control-expose-headers"] == "ETag"
@@ -137,7 +137,7 @@ def test_preflights_of_the_client_plane(tmp_path: Path) -> None:
         ("POST", "/auth/developer/signup"),
         ("GET", "/v1/auth/developer/login"),
         ("DELETE", f"{PROJECTS}/{{p}}/functions/schedules/1"),
-        ("GET", f"{PROJECTS}/{{p}}/collections/todos/rows"),
+        ("GET", f"{PROJECTS}/{{p}}/streaks/daily"),
         ("POST", f"{PROJECTS}/{{p}}/queue/send"),
         ("PATCH", f"{PROJECTS}/{{p}}/push/campaigns"),
         ("GET", f"{PROJECTS}/{{p}}/service-accounts"),
@@ -388,7 +388,7 @@ def test_the_list_of_deployments(tmp_path: Path) -> None:
 
 def test_every_code_is_documented() -> None:
     """router/README.md has a row for each refusal of the control plane."""
-    from amba_router.control.faults import FAULTS
+    from amba_router.api.faults import FAULTS
 
     text = (Path(__file__).parents[3] / "router/README.md").read_text()
     rows = {code for line in text.splitlines() for code in re.findall(r"`([A-Z_]+)`", line)}
@@ -405,7 +405,7 @@ def test_nothing_heavy_is_loaded_before_the_first_request(tmp_path: Path) -> Non
         [
             sys.executable,
             "-c",
-            "import sys, json, amba_router.platform, amba_router.control.app;"
+            "import sys, json, amba_router.platform, amba_router.api.app;"
             "print(json.dumps([m for m in ('msgspec', 'python_multipart', 'sqlalchemy') "
             "if m in sys.modules]))",
         ],
@@ -413,4 +413,4 @@ def test_nothing_heavy_is_loaded_before_the_first_request(tmp_path: Path) -> Non
         check=True,
     )
     assert json.loads(said.stdout) == []
-    assert module.ControlApp is not None
+    assert module.Api is not None

@@ -11,9 +11,9 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
+from amba_router.api import faults
+from amba_router.api.faults import Refused
 from amba_router.asgi import Message, Receive
-from amba_router.control import faults
-from amba_router.control.faults import Refused
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.violations import Violation, ViolationCode

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amba_router.control.decoding import decode_json
-from amba_router.control.faults import Refused
+from amba_router.api.decoding import decode_json
+from amba_router.api.faults import Refused
 from amba_router.control.function_models import Metadata
 from amba_router.control.models import CreateProject
 from amba_runtime import limits

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tests.router.control.world import World
 
-from amba_router.control.openapi import faults_of
+from amba_router.api.openapi import faults_of
 
 
 def documented(tmp_path: Path) -> tuple[Any, Any]:

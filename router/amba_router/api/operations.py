@@ -5,20 +5,20 @@ Source: contract D, E (paths); RFC 9110 section 15.5.6 (405 and `Allow`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from amba_router.control.faults import Fault
+from amba_router.api.faults import Fault
 from amba_runtime import limits
 
 if TYPE_CHECKING:
     import msgspec
 
-    from amba_router.control.callers import Caller
-    from amba_router.control.intake import Body
+    from amba_router.api.callers import Caller
+    from amba_router.api.intake import Body
     from amba_router.store.control_records import ProjectRecord
 
 
@@ -28,8 +28,9 @@ class Auth(Enum):
     NOBODY = "nobody"  # needs no credential
     DEVELOPER = "developer"  # a PAT alone: what concerns more than one project
     PROJECT = "project"  # a PAT of its owner, or its own internal token or server key
-    CLIENT = "client"  # an API key
-    SESSION = "session"  # an API key, and a user's session
+    CLIENT = "client"  # an API key; a session beside it is read
+    SESSION = "session"  # an API key, and a user's session; or a server key for one of its users
+    FUNCTION = "function"  # as PROJECT, where the path names no project: the token or a header does
 
 
 class Reads(Enum):
@@ -37,6 +38,7 @@ class Reads(Enum):
 
     NOTHING = "nothing"
     JSON = "json"
+    MAYBE_JSON = "maybe json"  # an empty body is an empty object
     UPLOAD = "upload"
 
 
@@ -51,11 +53,28 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """A body that is no JSON of ours: bytes, or pieces that are sent as they come."""
+
+    content_type: bytes
+    content: bytes | AsyncIterator[bytes]
+
+
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Header fields, names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a handler gives back; the app checks it against the operation's `answers`."""
+    """What a handler gives back; the app checks it against the operation's `answers`.
+
+    Attributes:
+        headers: besides content type and length; a `cache-control` replaces `no-store`.
+    """
 
     status: int
-    body: msgspec.Struct
+    body: msgspec.Struct | Plain | None
+    headers: Fields = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,10 @@ class Asked:
         body: an instance of the operation's `request`, or None.
         upload: for `Reads.UPLOAD`: the body itself, unread.
         still: raises `Refused` when the credential has been revoked meanwhile.
+        fields: the request's headers.
+        request_id: names it in logs and errors.
+        user_id: whose session it is, or for whom a server key asks; "" is nobody.
+        as_user: a server key asks for `user_id` (contract H-9, H-15).
     """
 
     path: Mapping[str, str]
@@ -77,6 +100,14 @@ class Asked:
     body: Any
     upload: Body | None
     still: Callable[[], None]
+    fields: Fields = ()
+    request_id: str | None = None
+    user_id: str = ""
+    as_user: bool = False
+
+    def header(self, name: bytes) -> str:
+        """The first value of a lower-case name, "" where there is none."""
+        return next((v.decode("latin-1").strip() for n, v in self.fields if n == name), "")
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
@@ -89,9 +120,12 @@ class Operation:
     Attributes:
         id: unique; what generated clients call it.
         path: without `/v1`, such as `/admin/projects/{project_id}/functions/{name}`.
-        answers: status -> type of the body.
+        answers: status -> type of the body; None is none, or one that is no JSON of ours.
         faults: besides those that follow from `auth`, `reads` and `writes`.
-        request: what a JSON body is decoded into.
+        request: what a JSON body is decoded into: a Struct, or a type of plain values.
+        bytes_max: of a JSON body; 0 is the usual number.
+        content: of the request's body in OpenAPI, where it is no plain `request`.
+        also: further models that `content` names.
         ours: not in the platform's documentation.
     """
 
@@ -101,12 +135,15 @@ class Operation:
     auth: Auth
     means: str
     handler: Handler = field(repr=False)
-    answers: Mapping[int, type[msgspec.Struct]]
+    answers: Mapping[int, type[msgspec.Struct] | None]
     faults: tuple[Fault, ...] = ()
     reads: Reads = Reads.NOTHING
-    request: type[msgspec.Struct] | None = None
+    request: Any = None
     query: tuple[Query, ...] = ()
     ours: bool = False
+    bytes_max: int = 0
+    content: Mapping[str, Any] | None = None
+    also: tuple[type[msgspec.Struct], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +153,10 @@ class Found:
     operation: Operation | None
     values: Mapping[str, str]
     methods: tuple[str, ...]
+
+
+Part = Callable[[], Iterable[Operation]]
+"""Some of the operations of an API: made at the first request, models and all."""
 
 
 class Table:

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from amba_router.control import faults
-from amba_router.control.faults import Fault
+from amba_router.api import faults
+from amba_router.api.faults import Fault
 from amba_runtime import limits
 
 T = TypeVar("T")

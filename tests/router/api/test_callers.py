@@ -260,7 +260,7 @@ def test_a_deleted_projects_credentials_are_nobodys(tmp_path: Path) -> None:
 
 
 def test_the_client_plane(tmp_path: Path) -> None:
-    """An API key always, and a session but for auth and config; then an honest 501 (E.0)."""
+    """An API key always, and a session; then an honest 501 (E.0)."""
 
     async def main() -> None:
         async with World(tmp_path) as world:
@@ -275,7 +275,7 @@ def test_the_client_plane(tmp_path: Path) -> None:
                 headers = [("x-api-key", api_key)] if api_key else []
                 return (await world.post(path, {}, token=token, headers=headers)).said
 
-            events, config = "/v1/client/events", "/client/config"
+            events = "/v1/client/leagues"
             assert await said(events, None, None) == UNAUTHORIZED
             assert await said(events, "amb_dev_ck_nope", session) == INVALID
             assert await said(events, client, None) == UNAUTHORIZED
@@ -286,9 +286,6 @@ def test_the_client_plane(tmp_path: Path) -> None:
             # the 0.1.x SDK of functions has its internal token alone (E.6)
             assert await said(events, None, tokens["internal"]) == LATER
             assert await said(events, None, "amb_int_unknown") == INTERNAL
-            assert await said(config, client, None) == LATER
-            assert await said("/client/auth/anonymous", client, None) == LATER
-            assert await said("/client/auth/anonymous", None, None) == UNAUTHORIZED
             assert await said("/client/leagues", client, session) == LATER
             world.clock.jump(31 * 86400)
             assert await said(events, client, session) == UNAUTHORIZED

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from amba_router.control.faults import TOO_MANY_DEPLOYS, Refused
-from amba_router.control.turns import Turns
+from amba_router.api.faults import TOO_MANY_DEPLOYS, Refused
+from amba_router.api.turns import Turns
 
 
 def test_turns() -> None:

@@ -1,0 +1,129 @@
+"""What one project sees of the database: no statement of a service is without its id.
+
+Service stores build statements here and nowhere else (`tests/test_house.py`): `query`, `change`
+and `drop` begin with the project's own rows, `add` puts the id in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Delete,
+    Row,
+    Select,
+    Table,
+    Update,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert
+
+from amba_router.store.on_demand import OnDemand
+
+T = TypeVar("T")
+
+
+class Scoped:
+    """A transaction, for one project.
+
+    Attributes:
+        connection: for `collection_tables`, whose tables belong to one project alone.
+    """
+
+    def __init__(self, connection: Connection, project_id: str) -> None:
+        self.connection = connection
+        self.project_id = project_id
+
+    def query(self, table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
+        """This project's rows; add conditions, order and limits, then `rows`, `row` or `value`.
+
+        Args:
+            columns: what to give; all of the table without.
+        """
+        chosen: Select[Any] = select(*columns).select_from(table) if columns else select(table)
+        return chosen.where(self._mine(table))
+
+    def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """All that a `query` finds."""
+        return self.connection.execute(query).all()
+
+    def row(self, query: Select[Any]) -> Row[Any] | None:
+        """The first that a `query` finds."""
+        return self.connection.execute(query.limit(1)).first()
+
+    def value(self, query: Select[Any]) -> Any:
+        """The first column of the first row; None where there is none."""
+        return self.connection.scalar(query.limit(1))
+
+    def count(self, table: Table, *where: ColumnElement[bool]) -> int:
+        """How many of this project's rows there are."""
+        return int(self.value(self.query(table, func.count()).where(*where)))
+
+    def add(self, table: Table, values: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """New rows of this project."""
+        many = [values] if isinstance(values, Mapping) else values
+        if many:
+            rows = [{**row, "project_id": self.project_id} for row in many]
+            self.connection.execute(insert(table), rows)
+
+    def add_missing(self, table: Table, values: Mapping[str, Any]) -> bool:
+        """A new row unless one with the same key is there; whether it was added."""
+        row = {**values, "project_id": self.project_id}
+        return self._ran(insert(table).values(row).on_conflict_do_nothing()) == 1
+
+    def put(self, table: Table, key: Sequence[str], values: Mapping[str, Any]) -> None:
+        """A new row, or other values for the one with the same key.
+
+        Args:
+            key: columns of a unique constraint, without `project_id`.
+        """
+        row = {**values, "project_id": self.project_id}
+        changed = {name: value for name, value in values.items() if name not in key}
+        statement = insert(table).values(row)
+        self._ran(
+            statement.on_conflict_do_update(index_elements=["project_id", *key], set_=changed)
+        )
+
+    def change(self, table: Table, *where: ColumnElement[bool], **values: Any) -> int:
+        """Other values for this project's rows; how many there were."""
+        return self._ran(update(table).where(self._mine(table), *where).values(values))
+
+    def drop(self, table: Table, *where: ColumnElement[bool]) -> int:
+        """Without these rows of this project; how many there were."""
+        return self._ran(delete(table).where(self._mine(table), *where))
+
+    def _mine(self, table: Table) -> ColumnElement[bool]:
+        mine: ColumnElement[bool] = table.c.project_id == self.project_id
+        return mine
+
+    def _ran(self, statement: Update | Delete | Any) -> int:
+        result: CursorResult[Any] = self.connection.execute(statement)
+        return result.rowcount
+
+
+class ProjectStore:
+    """Transactions for one project at a time: what service stores are made on."""
+
+    def __init__(self, states: OnDemand) -> None:
+        self._states = states
+
+    async def read(self, project_id: str, work: Callable[[Scoped], T]) -> T:
+        """Run `work` on one consistent snapshot."""
+        database = (await self._states.state()).database
+        return await database.read(lambda c: work(Scoped(c, project_id)))
+
+    async def write(self, project_id: str, work: Callable[[Scoped], T]) -> T:
+        """Run `work` in a transaction of its own; an exception rolls it back.
+
+        Raises:
+            UserError: DISK_FULL, STATE_READ_ONLY.
+        """
+        database = (await self._states.state()).database
+        return await database.write(lambda c: work(Scoped(c, project_id)))
