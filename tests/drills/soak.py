@@ -200,9 +200,9 @@ def run(folder: Path, *, minutes: float = 8.0, seed: int = 1) -> list[Figure]:
         logs = _fill_logs(node, good, bad)
         first_s = min(60.0, minutes * 60 / 4)
         deploys = _mixed(node, mix, project, for_s=first_s, seed=seed)
-        before = _at_rest(node, good)
+        before = _at_rest(node, good, bad)
         deploys += _mixed(node, mix, project, for_s=minutes * 60 - first_s, seed=seed + 1)
-        after = _at_rest(node, good)
+        after = _at_rest(node, good, bad)
     for fault in mix.unexpected[:10]:
         print(f"  soak: {fault}")
     grew = round(after.rss_mib - before.rss_mib, 1)
@@ -217,7 +217,8 @@ def run(folder: Path, *, minutes: float = 8.0, seed: int = 1) -> list[Figure]:
         at_most("11", "growth of memory", grew, 10, " MiB"),
         at_most("11", f"growth of {before.fds} file descriptors", after.fds - before.fds, 2),
         at_most("11", "growth of processes", after.others - before.others, 0),
-        at_most("11", "engines at rest", after.engines, LIVE),
+        Figure("11", "engines at rest", f"{before.engines}, {after.engines}"),
+        at_most("11", "engines at rest, at the end", after.engines, LIVE),
         at_most("11", "jails without an engine", max(0, after.jails - after.engines), 0),
     ]
 
@@ -275,11 +276,14 @@ def _log_mib(node: NodeProcess) -> float:
     return float(re.findall(r"(?m)^amba_log_bytes (\S+)$", text)[0]) / MIB
 
 
-def _at_rest(node: NodeProcess, good: str) -> _Held:
+def _at_rest(node: NodeProcess, good: str, bad: str) -> _Held:
     """Wait until nothing changes any more, then look."""
     process = psutil.Process(node.pid)
-    for n in range(1, GOOD):
-        ask(node.port, f"/fn/{good}/good{n}")
+    names = [f"{good}/{'hot' if n == 0 else f'good{n}'}" for n in range(GOOD)]
+    hostile = sorted({name for name, _ in ATTACKS} - {"", "crash-at-start"})
+    names += [f"{bad}/{name}" for name in hostile[: LIVE - GOOD]]
+    for name in names:  # as many engines live at each look, each with files and buffers of ours
+        ask(node.port, f"/fn/{name}")
     end = monotonic() + REST_S
     last: tuple[int, int] = (0, 0)
     since = monotonic()
@@ -289,9 +293,9 @@ def _at_rest(node: NodeProcess, good: str) -> _Held:
             last, since = now, monotonic()
         sleep(0.2)
     rss = process.memory_info().rss / MIB
-    names = Counter(_name_of(child) for child in process.children(recursive=True))
-    alive, jails = names.pop("workerd", 0), names.pop("bwrap", 0)
-    return _Held(rss, process.num_fds(), alive, jails, names.total())
+    found = Counter(_name_of(child) for child in process.children(recursive=True))
+    alive, jails = found.pop("workerd", 0), found.pop("bwrap", 0)
+    return _Held(rss, process.num_fds(), alive, jails, found.total())
 
 
 def _name_of(process: psutil.Process) -> str:
