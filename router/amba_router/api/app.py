@@ -284,8 +284,14 @@ async def _send(send: Send, answer: Answer, shared: Fields, *, head: bool) -> No
         await send({"type": "http.response.body", "body": b"" if head else body.content})
         return
     await send(start)
-    async for piece in body.content:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    try:
+        if not head:
+            async for piece in body.content:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:
+        close = getattr(body.content, "aclose", None)
+        if close is not None:
+            await close()
     await send({"type": "http.response.body", "body": b""})
 
 
