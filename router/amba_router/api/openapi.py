@@ -33,6 +33,8 @@ _SCHEMES = {
 _CLIENT = (
     *(faults.UNAUTHORIZED, faults.INVALID_TOKEN, faults.INVALID_INTERNAL_TOKEN),
     *(faults.PROJECT_FORBIDDEN, faults.INVALID_INPUT, faults.USER_NOT_FOUND),
+    # a session's user is made at its first use
+    *(faults.MAU_CAP_REACHED, faults.STATE_READ_ONLY, faults.DISK_FULL),
 )
 _AUTH_FAULTS: dict[Auth, tuple[Fault, ...]] = {
     Auth.NOBODY: (),

@@ -67,6 +67,7 @@ class Login:
 
     user_id: str
     password: str | None
+    anonymous_id: str | None
 
 
 def add(scoped: Scoped, new: NewUser) -> bool:
@@ -106,9 +107,9 @@ def get(scoped: Scoped, user_id: str) -> User | None:
 def login(scoped: Scoped, email_key: str) -> Login | None:
     """Who has this address, and what the password is compared with."""
     columns = app_users.c
-    query = scoped.query(app_users, columns.id, columns.password)
+    query = scoped.query(app_users, columns.id, columns.password, columns.anonymous_id)
     row = scoped.row(query.where(columns.email_key == email_key))
-    return None if row is None else Login(row.id, row.password)
+    return None if row is None else Login(row.id, row.password, row.anonymous_id)
 
 
 def count(scoped: Scoped) -> int:
