@@ -487,6 +487,7 @@ REFRESH_TOKENS = Limit(1000, "tokens", "to refresh sessions kept per user, used 
 PUSH_TOKENS = Limit(100, "tokens", "for push messages kept per user; the oldest goes", "ours")
 SEGMENTS = Limit(200, "segments", "of one project, besides the system's", "ours")
 SEGMENT_DEPTH = Limit(5, "groups", "within each other in a segment's rules", "contract E.13")
+SEGMENT_RULES_BYTES = Limit(64 * KIB, "bytes", "of a segment's rules, as JSON", "ours")
 SEGMENT_CONDITIONS = Limit(100, "conditions", "of one segment", "ours")
 SEGMENT_BATCH = Limit(1000, "users", "evaluated in one transaction", "ours")
 SEGMENTS_EVERY_S = Deadline(900.0, "between evaluations of all segments", "contract E.13")

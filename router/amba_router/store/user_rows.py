@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, or_
@@ -52,7 +52,7 @@ class NewUser:
     display_name: str | None = None
     email: str | None = None
     email_key: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     anonymous_id: str | None = None
     auth_providers: tuple[str, ...] = ()
     avatar_url: str | None = None
@@ -66,7 +66,7 @@ class Login:
     """What a sign-in by address is judged by. Attributes: password: None can never sign in so."""
 
     user_id: str
-    password: str | None
+    password: str | None = field(repr=False)
     anonymous_id: str | None
 
 

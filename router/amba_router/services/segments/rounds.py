@@ -9,7 +9,6 @@ from amba_router.services.segments.service import Segments
 from amba_runtime import limits
 from amba_runtime.background import Background
 from amba_runtime.clock import Clock
-from amba_runtime.errors import AmbaRunError
 
 logger = logging.getLogger("amba.segments")
 
@@ -47,5 +46,5 @@ class Rounds:
             for project_id in tuple(self._projects()):
                 try:
                     await self._segments.evaluate_all(project_id)
-                except AmbaRunError as error:  # a full disk, say: the next round may do better
-                    logger.error("segments of %s were not evaluated: %s", project_id, error)
+                except Exception:  # a full disk, say: the next round may do better
+                    logger.exception("segments of %s were not evaluated", project_id)

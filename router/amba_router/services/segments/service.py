@@ -56,7 +56,7 @@ class Segments:
         """
         group = parse(rules)
         now_ms = self._now_ms()
-        text = json.encode(rules).decode()
+        text = _text(rules)
         new = Segment(entropy.uuid4(), name, description, text, now_ms, now_ms, None)
 
         def work(scoped: Scoped) -> Shown:
@@ -80,7 +80,7 @@ class Segments:
         changed = dict(values)
         group = parse(changed["rules"]) if "rules" in changed else None
         if group is not None:
-            changed["rules"] = json.encode(changed["rules"]).decode()
+            changed["rules"] = _text(changed["rules"])
         now_ms = self._now_ms()
 
         def work(scoped: Scoped) -> Shown:
@@ -177,6 +177,16 @@ def no_segment(segment_id: str) -> faults.Refused:
         "no such segment; list them to see their ids",
         {"resource": "segment", "id": segment_id[:64]},
     )
+
+
+def _text(rules: object) -> str:
+    raw = json.encode(rules)
+    if len(raw) > limits.SEGMENT_RULES_BYTES.value:
+        raise faults.INVALID_SEGMENT_RULES.refuse(
+            f"rules have at most {limits.SEGMENT_RULES_BYTES.value} bytes of JSON",
+            {"field": "$.rules"},
+        )
+    return raw.decode()
 
 
 def _check_own(segment_id: str) -> None:

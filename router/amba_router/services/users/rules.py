@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from amba_runtime import entropy, limits
 
 _LOCAL = re.compile(r"[^\s@\"(),:;<>\[\\\]\x00-\x1f\x7f]{1,64}\Z")
-_LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?\Z")
+_LABEL = re.compile(r"(?!-)(?:[^\W_]|-){1,63}(?<!-)\Z")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9_+-]{1,31}){0,2}\Z")
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 """Files beside the zones on some machines, which name no place."""
@@ -44,6 +44,8 @@ def email_key(address: str) -> str | None:
     local, at, domain = text.rpartition("@")
     if not at or len(text) > limits.EMAIL_LENGTH.value:
         return None
+    if any(unicodedata.category(character).startswith("C") for character in text):
+        return None  # nobody sees them, or they turn others around
     if _LOCAL.match(local) is None or local.startswith(".") or local.endswith(".") or ".." in local:
         return None
     labels = domain.split(".")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Tokens:
     """What a client keeps of a session."""
 
-    session: str
-    refresh: str
+    session: str = field(repr=False)
+    refresh: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
