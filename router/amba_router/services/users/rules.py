@@ -38,7 +38,7 @@ NOUNS = _words(
 def email_key(address: str) -> str | None:
     """The address as it is compared: composed, in lower case; None for what is none.
 
-    Quoted local parts and domains without a dot or in brackets are none of ours.
+    Quoted local parts, domains without a dot, and addresses of machines are none of ours.
     """
     text = unicodedata.normalize("NFC", address.strip()).lower()
     local, at, domain = text.rpartition("@")
@@ -49,7 +49,11 @@ def email_key(address: str) -> str | None:
     if _LOCAL.match(local) is None or local.startswith(".") or local.endswith(".") or ".." in local:
         return None
     labels = domain.split(".")
-    if len(labels) < 2 or any(_LABEL.match(label) is None for label in labels):
+    if (
+        len(labels) < 2
+        or labels[-1].isdigit()
+        or any(_LABEL.match(label) is None for label in labels)
+    ):
         return None
     return text
 

@@ -129,19 +129,20 @@ class SignIn:
         kept = found.password if found is not None else None
         good = await self._passwords.matches(project_id, password, kept)
         if found is None or not good:
-            raise faults.INVALID_CREDENTIALS.refuse("the address or the password is wrong")
+            raise _wrong()
         still()
         user_id, now_ms = found.user_id, self._now_ms()
         tokens = self._mint(project_id, user_id, found.anonymous_id, entropy.uuid4())
 
-        def work(scoped: Scoped) -> User | None:
+        def work(scoped: Scoped) -> User:
             user_rows.seen(scoped, user_id, now_ms)
+            user = user_rows.get(scoped, user_id)
+            if user is None:
+                raise _wrong()  # gone while the password was worked on, with the project
             refresh_rows.add(scoped, tokens[1])
-            return user_rows.get(scoped, user_id)
+            return user
 
-        user = await self._store.write(project_id, work)
-        assert user is not None, "users are not deleted"
-        return SignedIn(user, tokens[0])
+        return SignedIn(await self._store.write(project_id, work), tokens[0])
 
     async def refresh(self, project_id: str, token: str) -> Tokens:
         """Both tokens anew; the old one is used up. Used again it ends its whole sign-in.
@@ -232,6 +233,10 @@ def _exists() -> faults.Refused:
     return faults.USER_EXISTS.refuse(
         "a user of this project has that address; log in instead", {"field": "$.email"}
     )
+
+
+def _wrong() -> faults.Refused:
+    return faults.INVALID_CREDENTIALS.refuse("the address or the password is wrong")
 
 
 def _digest(token: str) -> bytes:

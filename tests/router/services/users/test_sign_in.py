@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from tests.router.control.world import Got, World
 
+from amba_router.api.faults import Refused
 from amba_router.services.users.rules import ADJECTIVES, NOUNS
+from amba_router.services.users.sign_in import SignIn
 from amba_router.store.refresh_rows import RefreshToken, add
 from amba_router.store.scoped import ProjectStore
 from amba_router.store.service_schema import app_users, refresh_tokens
@@ -216,6 +218,34 @@ def test_half_a_character_is_no_password(tmp_path: Path) -> None:
                 headers=[("x-api-key", project["api_keys"]["client"]["key"])],
             )
             assert got.status == 400
+
+    asyncio.run(main())
+
+
+def test_who_goes_during_a_login(tmp_path: Path) -> None:
+    """Their rows went while the password was worked on: 401, and no token is kept."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            project = await world.project()
+            await sign_in(world, project, "email/signup", EMAIL)
+            store = ProjectStore(world.states)
+
+            class Meddled(ProjectStore):
+                """Before its write the users are gone."""
+
+                async def write(self, project_id: str, work: Any) -> Any:
+                    await store.write(project_id, lambda s: s.drop(app_users))
+                    await store.write(project_id, lambda s: s.drop(refresh_tokens))
+                    return await super().write(project_id, work)
+
+            service = SignIn(Meddled(world.states), world.app.directory, world.clock)
+            with pytest.raises(Refused) as refused:
+                await service.log_in(project["id"], EMAIL["email"], EMAIL["password"], lambda: None)
+            await service.close()
+            assert refused.value.problem.code == "INVALID_CREDENTIALS"
+            kept = await store.read(project["id"], lambda s: s.count(refresh_tokens))
+            assert kept == 0
 
     asyncio.run(main())
 
