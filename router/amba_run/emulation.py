@@ -17,6 +17,9 @@ from amba_runtime.clock import Clock
 
 if TYPE_CHECKING:
     from amba_router.api.callers import Directory
+    from amba_router.services.segments.rounds import Rounds
+    from amba_router.services.users.register import Register
+    from amba_router.services.users.sign_in import SignIn
 
 
 class Emulation:
@@ -35,17 +38,45 @@ class Emulation:
         self._storage = storage
         self._directory = directory
         self._clock = clock
+        # made with their parts, at the first request
+        self._register: Register | None = None
+        self._sign_in: SignIn | None = None
+        self._rounds: Rounds | None = None
 
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
-        return (self._users,)
+        return (self._users, self._segments)
 
     def _users(self) -> Iterable[Operation]:
-        return ()
+        from amba_router.services.users import routes
+        from amba_router.services.users.service import Users
+        from amba_router.services.users.sign_in import SignIn
+
+        self._sign_in = SignIn(self._store, self._directory, self._clock)
+        return routes.operations(self._sign_in, Users(self._store, self._clock))
+
+    def _segments(self) -> Iterable[Operation]:
+        from amba_router.services.segments import routes
+        from amba_router.services.segments.rounds import Rounds
+        from amba_router.services.segments.service import Segments
+
+        segments = Segments(self._store, self._clock)
+        self._rounds = Rounds(segments, lambda: self._directory.projects, self._clock)
+        return routes.operations(segments, self._rounds)
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
-        return True
+        if self._register is None:
+            from amba_router.services.users.register import Register
+
+            self._register = Register(self._store, self._clock)
+        if self._rounds is not None:
+            self._rounds.start()  # whoever has users may ask which segments they are in
+        return await self._register.admit(project_id, user_id, make=make)
 
     async def close(self) -> None:
         """Wait for nothing more. Idempotent."""
+        if self._rounds is not None:
+            await self._rounds.close()
+        if self._sign_in is not None:
+            await self._sign_in.close()

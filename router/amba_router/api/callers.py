@@ -297,6 +297,14 @@ class Directory:
         """A session token for a user of a project, signed with its newest key."""
         return self._sessions[project_id][0].mint_session(user_id, anonymous_id=anonymous_id)
 
+    def mint_refresh(
+        self, project_id: str, user_id: str, *, anonymous_id: str | None, session_id: str
+    ) -> str:
+        """A refresh token beside it; what it is good for, the store of users says."""
+        return self._sessions[project_id][0].mint_refresh(
+            user_id, anonymous_id=anonymous_id, session_id=session_id
+        )
+
 
 def _as_user(caller: Caller, fields: tuple[tuple[bytes, bytes], ...]) -> str:
     """For whom a trusted credential asks. Source: contract H-9, H-15 (the header is ours)."""

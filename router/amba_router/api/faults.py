@@ -109,6 +109,22 @@ TOO_MANY_DEPLOYS = Fault(
     429, "TOO_MANY_DEPLOYS", "rate_limit", "too many deploys of one function wait"
 )
 
+# users and segments
+INVALID_EMAIL = _input("INVALID_EMAIL", "not an address of the form name@example.com")
+WEAK_PASSWORD = _input("WEAK_PASSWORD", "a password is too short")
+INVALID_TIMEZONE = _input("INVALID_TIMEZONE", "not the name of an IANA time zone")
+INVALID_CURSOR = _input("INVALID_CURSOR", "not a cursor that this list gave out")
+INVALID_SEGMENT_RULES = _input("INVALID_SEGMENT_RULES", "a segment's rules: `details.field`")
+SEGMENT_RULES_TOO_DEEP = _input("SEGMENT_RULES_TOO_DEEP", "groups within groups, over five deep")
+SEGMENT_NOT_FOUND = _missing("SEGMENT_NOT_FOUND", "this project has no such segment")
+INVALID_CREDENTIALS = Fault(
+    401, "INVALID_CREDENTIALS", "auth", "no user has this address and this password"
+)
+USER_EXISTS = Fault(409, "USER_EXISTS", "conflict", "a user of this project has the address")
+MAU_CAP_REACHED = Fault(
+    429, "MAU_CAP_REACHED", "rate_limit", "the project has as many users as it may"
+)
+
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")

@@ -73,6 +73,7 @@ refresh_tokens = Table(
     Column("used_ms", BigInteger),
     Column("revoked", Boolean, nullable=False),
     Index("refresh_tokens_family", "project_id", "family"),
+    Index("refresh_tokens_user", "project_id", "user_id"),
 )
 """By SHA-256. One that is used twice revokes its `family`: all that came of one sign-in."""
 

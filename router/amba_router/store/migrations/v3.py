@@ -255,6 +255,7 @@ _STATEMENTS = (
     )
     """,
     "CREATE INDEX refresh_tokens_family ON refresh_tokens (project_id, family)",
+    "CREATE INDEX refresh_tokens_user ON refresh_tokens (project_id, user_id)",
     """
     CREATE TABLE segment_members (
       project_id TEXT NOT NULL,
