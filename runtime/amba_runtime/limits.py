@@ -451,6 +451,23 @@ DENIALS = Limit(50, "lines", "on refused requests of one function, per DENIALS_E
 DENIALS_EVERY_S = Deadline(10.0, "in which so many refused requests are logged", "row E26")
 EGRESS_KEPT = Limit(64, "connections", "to external hosts kept idle, per function process", "ours")
 
+# --- collections (contract E.5) ---
+COLLECTIONS = Limit(200, "collections", "of one project", "ours; the CLI lists 200")
+COLLECTION_NAME = Limit(
+    50, "characters", "a collection's, column's or index's name", "contract E.5"
+)
+COLLECTION_COLUMNS = Limit(200, "columns", "of one collection, besides the managed", "ours")
+COLLECTION_INDEXES = Limit(32, "indexes", "of one collection", "ours")
+COLLECTION_INDEX_COLUMNS = Limit(16, "columns", "of one index", "ours")
+COLLECTION_VECTOR = Limit(4096, "numbers", "of a vector", "contract E.5")
+COLLECTION_TEXT_BYTES = Limit(256 * KIB, "bytes", "one text of a row", "ours")
+COLLECTION_ROW_BYTES = Limit(512 * KIB, "bytes", "one row, as it is kept", "ours")
+COLLECTION_BATCH = Limit(500, "rows", "of one rows:batch", "contract E.5")
+COLLECTION_BATCH_BYTES = Limit(16 * MIB, "bytes", "JSON body of one rows:batch", "ours")
+COLLECTION_BULK = Limit(10_000, "rows", "one bulk update or delete may ask for", "contract E.5")
+COLLECTION_BULK_USUAL = Limit(1_000, "rows", "a bulk call reaches, unasked", "contract E.5")
+COLLECTION_TABLES = Limit(512, "tables", "of collections kept in memory", "ours")
+
 # --- the jail ---
 SANDBOX_TRIAL_S = Deadline(5.0, "a program says its version within walls that are tried", "ours")
 SANDBOX_TRIALS = Limit(3, "trials", "of walls around a program that ends too soon", "ours")
