@@ -130,8 +130,14 @@ ARRAYS: dict[str, str] = {"text[]": "text", "integer[]": "integer"}
 """Types of arrays, and of their elements."""
 
 SYNONYMS: dict[str, str] = {
-    **{"int": "integer", "int4": "integer", "int8": "bigint", "bool": "boolean"},
-    **{"json": "jsonb", "string": "text", "int[]": "integer[]", "string[]": "text[]"},
+    "int": "integer",
+    "int4": "integer",
+    "int8": "bigint",
+    "bool": "boolean",
+    "json": "jsonb",
+    "string": "text",
+    "int[]": "integer[]",
+    "string[]": "text[]",
 }
 """What the platform's command line takes for a type (contract E.5)."""
 
