@@ -19,6 +19,7 @@ from amba_router.services.collections.columns import (
     to_stored,
     to_wire,
 )
+from amba_router.services.collections.shapes import is_object
 from amba_router.store.collection_tables import Reach, weight
 from amba_runtime import entropy, limits
 
@@ -93,7 +94,7 @@ def change_of(
             continue
         member = members[column.name]
         checked = _value(column, member, place)
-        if column.type == "jsonb" and isinstance(member, dict):
+        if column.type == "jsonb" and is_object(member):
             patches[column.name] = member
         else:
             stored[column.name] = checked
@@ -114,9 +115,9 @@ def changed(change: Change, row: Mapping[str, Any]) -> dict[str, Stored]:
 
 def merged(target: object, patch: object) -> object:
     """RFC 7396: members of null are taken out, objects are merged, all else is replaced."""
-    if not isinstance(patch, dict):
+    if not is_object(patch):
         return patch
-    result: dict[str, object] = dict(target) if isinstance(target, dict) else {}
+    result: dict[str, object] = dict(target) if is_object(target) else {}
     for name, member in patch.items():
         if member is None:
             result.pop(name, None)
@@ -137,7 +138,7 @@ def wire_rows(
 
 
 def _members(collection: Collection, given: object, place: str) -> dict[str, object]:
-    if not isinstance(given, dict):
+    if not is_object(given):
         raise faults.INVALID_INPUT.refuse(
             f"{place}: must be an object of columns", {"field": place}
         )

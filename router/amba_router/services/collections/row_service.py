@@ -34,6 +34,9 @@ from amba_runtime.clock import Clock
 
 WireRow = dict[str, Any]
 
+_TIES_US = 1_000_000
+"""So far behind the last row a clock stands still; further, and it was set back."""
+
 
 @dataclass(frozen=True, slots=True)
 class FoundRows:
@@ -55,6 +58,8 @@ class RowService:
         self._store = store
         self._tables = tables
         self._clock = clock
+        # the last time that a row was made at; changed by the one thread that writes
+        self._last_us = 0
 
     async def find(
         self,
@@ -141,7 +146,7 @@ class RowService:
 
         def work(scoped: Scoped) -> list[WireRow]:
             collection, rows = self._rows(scoped, name)
-            now_us = self._now_us()
+            now_us = self._now_us(max(1, len(given)))
             made: list[dict[str, Any]] = []
             for at, row in enumerate(given):
                 try:
@@ -283,8 +288,13 @@ class RowService:
                 {"resource": "row"},
             ) from None
 
-    def _now_us(self) -> int:
-        return int(self._clock.time_s() * 1_000_000)
+    def _now_us(self, count: int = 1) -> int:
+        """The first of so many microseconds that no other write has: rows keep their order."""
+        now_us = int(self._clock.time_s() * 1_000_000)
+        if now_us <= self._last_us < now_us + _TIES_US:
+            now_us = self._last_us + 1
+        self._last_us = now_us + count - 1
+        return now_us
 
     def _conflict(
         self,

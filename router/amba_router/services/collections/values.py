@@ -15,6 +15,7 @@ import msgspec
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
+from amba_router.services.collections.shapes import is_array, is_object
 from amba_runtime import limits
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
@@ -130,9 +131,9 @@ def json_in(value: object) -> str:
 def _has_nul(value: object) -> bool:
     if isinstance(value, str):
         return "\0" in value
-    if isinstance(value, dict):
+    if is_object(value):
         return any(_has_nul(name) or _has_nul(member) for name, member in value.items())
-    return isinstance(value, list) and any(_has_nul(member) for member in value)
+    return is_array(value) and any(_has_nul(member) for member in value)
 
 
 def json_out(stored: object) -> object:
@@ -171,6 +172,6 @@ def vector_out(stored: object) -> list[float]:
 
 
 def _array(value: object) -> list[object]:
-    if not isinstance(value, list):
+    if not is_array(value):
         raise ValueError
     return value

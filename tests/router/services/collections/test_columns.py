@@ -59,26 +59,31 @@ def test_a_value_comes_back(type_: str, value: Any, back: Any) -> None:
     assert to_wire(column, to_stored(column, value, "$.c")) == back
 
 
-BAD: list[tuple[str, Any]] = [
-    *(("uuid", value) for value in ("", "0b0f4a52", UUID + "0", f"{{{UUID}}}", 1, True, [UUID])),
-    *(("text", value) for value in (1, True, ["a"], {"a": 1}, "nul\0")),
-    *(("integer", value) for value in ("1", 1.0, True, 2**31, -(2**31) - 1, [1], {})),
-    *(("bigint", value) for value in ("1", 1.5, False, 2**63, -(2**63) - 1, 10**400)),
-    *(("numeric", value) for value in ("1", True, float("inf"), float("nan"), 10**400, [1])),
-    *(("boolean", value) for value in (0, 1, "true", [])),
-    *(("timestamptz", value) for value in ("", "now", "yesterday", 1767225600, "2026-13-01")),
-    *(("timestamptz", value) for value in ("2026-01-01T25:00:00Z", "0001-01-01T00:00:00+05:00")),
-    *(("timestamptz", value) for value in ("9999-12-31T23:00:00-05:00", "२०२६-01-01", "x" * 65)),
-    *(("date", value) for value in ("2026-02-30", "2026-2-3", "20260203", "2026-02-03T00:00", 1)),
-    *(("jsonb", value) for value in ("nul\0", {"nul\0": 1}, [{"a": "\0"}])),
-    *(("vector", value) for value in ([1, 2], [1, 2, 3, 4], [], "1,2,3", [1, 2, "3"])),
-    *(("vector", value) for value in ([1, 2, True], [1, 2, 1e39], [1, 2, None], [1, 2, 10**400])),
-    *(("text[]", value) for value in ("a", ["a", 1], [None], {"a": 1}, ["nul\0"])),
-    *(("integer[]", value) for value in (1, ["1"], [1.5], [True], [2**31])),
-]
+BAD: dict[str, list[Any]] = {
+    "uuid": ["", "0b0f4a52", UUID + "0", f"{{{UUID}}}", 1, True, [UUID]],
+    "text": [1, True, ["a"], {"a": 1}, "nul\0"],
+    "integer": ["1", 1.0, True, 2**31, -(2**31) - 1, [1], {}],
+    "bigint": ["1", 1.5, False, 2**63, -(2**63) - 1, 10**400],
+    "numeric": ["1", True, float("inf"), float("nan"), 10**400, [1]],
+    "boolean": [0, 1, "true", []],
+    "timestamptz": [
+        *("", "now", "yesterday", 1767225600, "2026-13-01", "2026-01-01T25:00:00Z"),
+        *("0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00", "२०२६-01-01", "x" * 65),
+    ],
+    "date": ["2026-02-30", "2026-2-3", "20260203", "2026-02-03T00:00", 1],
+    "jsonb": ["nul\0", {"nul\0": 1}, [{"a": "\0"}]],
+    "vector": [
+        *([1, 2], [1, 2, 3, 4], [], "1,2,3", [1, 2, "3"]),
+        *([1, 2, True], [1, 2, 1e39], [1, 2, None], [1, 2, 10**400]),
+    ],
+    "text[]": ["a", ["a", 1], [None], {"a": 1}, ["nul\0"]],
+    "integer[]": [1, ["1"], [1.5], [True], [2**31]],
+}
 
 
-@pytest.mark.parametrize(("type_", "value"), BAD)
+@pytest.mark.parametrize(
+    ("type_", "value"), [(type_, value) for type_, values in BAD.items() for value in values]
+)
 def test_a_wrong_type_is_refused_by_name(type_: str, value: Any) -> None:
     """INVALID_VALUE says the place, the column and its type (contract E.5)."""
     column = Column("c", type_, dimension=3 if type_ == "vector" else 0)
@@ -116,22 +121,8 @@ def test_equal_json_is_equal_text() -> None:
 
 def test_the_types_are_those_of_the_contract() -> None:
     """E.5's list, the arrays of 4.x, the command line's synonyms, the managed columns."""
-    assert set(TYPES) == set(
-        [
-            "uuid",
-            "text",
-            "integer",
-            "bigint",
-            "numeric",
-            "boolean",
-            "timestamptz",
-            "date",
-            "jsonb",
-            "vector",
-            "text[]",
-            "integer[]",
-        ]
-    )
+    plain = {"uuid", "text", "integer", "bigint", "numeric", "boolean", "timestamptz", "date"}
+    assert set(TYPES) == plain | {"jsonb", "vector", "text[]", "integer[]"}
     assert {name: SYNONYMS[name] for name in ("int", "int4", "int8", "bool", "json", "string")} == {
         "int": "integer",
         "int4": "integer",
