@@ -6,12 +6,13 @@ Source: contract E.5 (order, limit, cursor).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table
 
-from amba_router.services.collections.columns import Stored
+from amba_router.services.collections.columns import Column, Stored
+from amba_router.services.collections.filters import Filter
 from amba_router.services.collections.query import Query, next_cursor
 from amba_router.store.collection_tables import weight
 from amba_router.store.filter_sql import Condition, after, condition, ordering
@@ -63,6 +64,22 @@ def find_rows(connection: Connection, table: Table, query: Query, *scope: Condit
             rows.append({**row})
     cursor = next_cursor(query, rows[-1]) if has_more else None
     return Page(tuple(rows), cursor, has_more)
+
+
+def vector_chunks(
+    connection: Connection, table: Table, column: Column, wanted: Filter, *scope: Condition
+) -> Iterator[Sequence[tuple[str, bytes]]]:
+    """Ids and vectors of the rows that a filter finds within a scope and that have one.
+
+    In no order, a few hundred at once: they are never all in memory.
+    """
+    vectors = table.c[column.name]
+    statement = table.select().with_only_columns(table.c.id, vectors)
+    statement = statement.where(*scope, condition(table, wanted), vectors.is_not(None))
+    chunk = limits.COLLECTION_NEAREST_CHUNK.value
+    with connection.execute(statement.execution_options(yield_per=chunk)) as result:
+        for rows in result.partitions():
+            yield [(str(row[0]), row[1]) for row in rows]
 
 
 _AT_ONCE = 20
