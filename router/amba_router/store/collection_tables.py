@@ -180,17 +180,15 @@ class Rows:
 
     def add(self, rows: Sequence[Mapping[str, Stored]]) -> None:
         """New rows: all, or none. Each has every column. Raises `RowRefused`, naming the row."""
-        if not rows:
-            return
-        try:
-            with self._connection.begin_nested():
-                self._connection.execute(insert(self.table), list(rows))
-            return
-        except IntegrityError:
-            pass
-        # one by one, to say which
+        if len(rows) > 1:
+            try:
+                with self._connection.begin_nested():
+                    self._connection.execute(insert(self.table), list(rows))
+                return
+            except IntegrityError:
+                pass  # one by one, to say which
         for at, row in enumerate(rows):
-            self._run(insert(self.table).values(row), at)
+            self._run(insert(self.table), at, parameters=row)
 
     def change(self, ids: Sequence[str], values: Mapping[str, Stored]) -> None:
         """The same new values for each of these rows. Raises `RowRefused`."""

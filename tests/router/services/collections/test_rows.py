@@ -183,7 +183,9 @@ def test_objects_in_jsonb_are_merged(tmp_path: Path) -> None:
             got = await desk.admin("PATCH", f"/posts/rows/{row['id']}", {"set": {"j": patch}})
             assert got.data["j"] == wanted
             assert (await desk.admin("GET", f"/posts/rows/{row['id']}")).data["j"] == wanted
-        # each row of many by itself
+        # each row of many by itself, and of none
+        no_rows = {"where": {"n": 7}, "set": {"j": {"a": 1}}}
+        assert (await desk.admin("PATCH", "/posts/rows", no_rows)).body == {"data": [], "count": 0}
         await desk.admin("DELETE", "/posts/rows?hard=true", {"where": {}})
         for number in range(3):
             await desk.insert("posts", j={"n": number, "gone": 1}, n=number)
