@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tests.router.services.collections.naive import TYPES
 from tests.router.services.collections.shelf import BOOKS, Shelf
 
 from amba_router.api.faults import Refused
+from amba_router.services.collections.columns import Column
 from amba_router.services.collections.filters import (
     EVERYTHING,
     All,
@@ -82,6 +84,7 @@ def test_null_tests_of_4x_carry_no_value(value: dict[str, Any]) -> None:
 BAD_WHERE: list[tuple[Any, str, str]] = [
     ([], "$.where", "must be an object"),
     ("title", "$.where", "must be an object"),
+    ({"and": "title"}, "$.where.and", "needs an array"),
     ({"nope": 1}, "$.where", "has no column 'nope'; it has id, user_id, title"),
     ({"TITLE": "a"}, "$.where", "has no column 'TITLE'"),
     ({'title"; DROP TABLE coll_1; --': 1}, "$.where", "has no column"),
@@ -176,6 +179,19 @@ def test_a_bad_tree_is_refused_at_its_place(given: Any, place: str, said: str) -
     where, message = refused({"filter": given})
     assert where == place
     assert said in message
+
+
+def test_a_filter_that_is_neither_is_told_of_columns() -> None:
+    """An object of other keys is read as columns."""
+    assert "has no column 'x'" in refused({"filter": {"x": 1, "and": []}})[1]
+
+
+def test_a_long_list_of_columns_is_cut() -> None:
+    """A message stays a message."""
+    wide = replace(BOOKS, columns=tuple(Column(f"column_{n}", "text") for n in range(200)))
+    with pytest.raises(Refused, match=r"it has id, user_id, column_0, .*\.\.\.$") as caught:
+        filter_of(wide, {"where": {"n" * 5000: 1}})
+    assert len(caught.value.problem.message) < 1000
 
 
 def test_where_and_filter_exclude_each_other() -> None:
@@ -318,12 +334,56 @@ def test_nulls_are_passed_over_as_in_postgres() -> None:
         assert shelf.ids(where={"or": [{"count": None}, {"count": {"gt": 1}}]}) == [two, null]
 
 
+def test_jsonb_is_compared_by_meaning() -> None:
+    """1 is 1.0, true is not 1, members have no order; `in` as `eq` (Postgres' jsonb)."""
+    with Shelf() as shelf:
+        kept = [shelf.put({"extra": extra})["id"] for extra in (1, True, {"b": [1.0], "a": 1}, [1])]
+        assert shelf.ids(where={"extra": 1.0}) == kept[:1]
+        assert shelf.ids(where={"extra": True}) == kept[1:2]
+        assert shelf.ids(where={"extra": {"eq": {"a": 1.0, "b": [1]}}}) == kept[2:3]
+        assert shelf.ids(where={"extra": [1.0]}) == kept[3:]
+        assert shelf.ids(where={"extra": {"in": [1.0, [1.0]]}}) == [kept[0], kept[3]]
+        assert shelf.ids(where={"extra": {"ne": 1.0}}) == kept[1:]
+
+
+def test_arrays_hold_what_postgres_says() -> None:
+    """`@>`, `&&` and `<@`: order and repeats aside; a plain value is in an array, at the top."""
+    with Shelf() as shelf:
+        none, ab, aba = (shelf.put({"tags": tags})["id"] for tags in ([], ["a", "b"], ["a"] * 3))
+        assert shelf.ids(where={"tags": {"contains": ["a", "a"]}}) == [ab, aba]
+        assert shelf.ids(where={"tags": {"contains": "b"}}) == [ab]
+        assert shelf.ids(where={"tags": {"overlaps": ["b", "c"]}}) == [ab]
+        assert shelf.ids(where={"tags": {"containedBy": ["a", "c"]}}) == [none, aba]
+        assert shelf.ids(where={"tags": {"contains": []}}) == [none, ab, aba]
+    with Shelf() as shelf:
+        deep = shelf.put({"extra": {"a": [1, {"b": [2, 3]}], "c": None}})["id"]
+        flat = shelf.put({"extra": [1, [2]]})["id"]
+        assert shelf.ids(where={"extra": {"contains": {"a": [{"b": [3]}]}}}) == [deep]
+        assert shelf.ids(where={"extra": {"contains": {"a": 1}}}) == []
+        assert shelf.ids(where={"extra": {"contains": 1}}) == [flat]
+        assert shelf.ids(where={"extra": {"contains": [[2]]}}) == [flat]
+        assert shelf.ids(where={"extra": {"contains": [2]}}) == []
+        assert shelf.ids(where={"extra": {"overlaps": [[2], 9]}}) == [flat]
+        assert shelf.ids(where={"extra": {"containedBy": [[2, 4], 1, 5]}}) == [flat]
+
+
 def test_case_counts_in_like_and_not_in_ilike() -> None:
     """Beyond ASCII as well (E.5: LIKE case-sensitive, ILIKE insensitive)."""
     with Shelf() as shelf:
         upper, lower = (shelf.put({"title": title})["id"] for title in ("ÄB", "äb"))
         assert shelf.ids(where={"title": {"like": "Ä%"}}) == [upper]
         assert shelf.ids(where={"title": {"ilike": "Ä_"}}) == [upper, lower]
+
+
+@pytest.mark.parametrize("wild", ["*", "?", "[a]", "[!b]", "]", "[", "^", "%", "_", "\\"])
+def test_other_wildcards_mean_themselves(wild: str) -> None:
+    """Those of GLOB, which stands behind LIKE; those of LIKE behind a backslash."""
+    with Shelf() as shelf:
+        shelf.put({"title": "xay"})
+        kept = shelf.put({"title": f"x{wild}y"})["id"]
+        literal = f"x\\{wild}y" if wild in ("%", "_", "\\") else f"x{wild}y"
+        assert shelf.ids(where={"title": {"like": literal}}) == [kept]
+        assert shelf.ids(where={"title": {"ilike": literal.upper()}}) == [kept]
 
 
 def test_the_columns_of_these_tests_have_every_type() -> None:
