@@ -45,7 +45,7 @@ class Emulation:
 
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
-        return (self._users, self._segments)
+        return (self._users, self._segments, self._collections)
 
     def _users(self) -> Iterable[Operation]:
         from amba_router.services.users import routes
@@ -63,6 +63,22 @@ class Emulation:
         segments = Segments(self._store, self._clock)
         self._rounds = Rounds(segments, lambda: self._directory.projects, self._clock)
         return routes.operations(segments, self._rounds)
+
+    def _collections(self) -> Iterable[Operation]:
+        from amba_router.services.collections import nearest_routes, routes
+        from amba_router.services.collections.nearest_service import NearestService
+        from amba_router.services.collections.row_service import RowService
+        from amba_router.services.collections.service import Collections
+        from amba_router.store.collection_tables import CollectionTables
+
+        tables = CollectionTables()
+        return (
+            *routes.operations(
+                Collections(self._store, tables, self._clock),
+                RowService(self._store, tables, self._clock),
+            ),
+            *nearest_routes.operations(NearestService(self._store, tables)),
+        )
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""

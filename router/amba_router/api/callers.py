@@ -269,7 +269,8 @@ class Directory:
         if any(name == AS_USER for name, _ in fields):
             return Allowed(caller, project, _as_user(caller, fields), as_user=True)
         user_id = self._session(caller.project_id, bearer) if bearer else ""
-        if auth is Auth.SESSION and not user_id and caller.kind is Kind.CLIENT:
+        # the 0.1.x SDK tells events with the internal token alone (contract E.6); F: others are 401
+        if auth is Auth.SESSION and not user_id and caller.kind is not Kind.INTERNAL:
             raise faults.UNAUTHORIZED.refuse(SESSION_MISSING)
         return Allowed(caller, project, user_id)
 
