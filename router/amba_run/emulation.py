@@ -32,16 +32,28 @@ class Emulation:
         self, states: OnDemand, storage: StorageService, directory: Directory, clock: Clock
     ) -> None:
         self._store = ProjectStore(states)
+        self._states = states
         self._storage = storage
         self._directory = directory
         self._clock = clock
 
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
-        return (self._users,)
+        return (self._users, self._events, self._email)
 
     def _users(self) -> Iterable[Operation]:
         return ()
+
+    def _events(self) -> Iterable[Operation]:
+        from amba_router.services.events import routes, service
+
+        return routes.operations(service.EventsService(self._store, self._clock), self._clock)
+
+    def _email(self) -> Iterable[Operation]:
+        from amba_router.services.email import files, routes, service
+
+        outbox = files.Outbox(self._states.path)
+        return routes.operations(service.EmailService(self._store, outbox, self._clock))
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""

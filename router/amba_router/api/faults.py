@@ -109,6 +109,29 @@ TOO_MANY_DEPLOYS = Fault(
     429, "TOO_MANY_DEPLOYS", "rate_limit", "too many deploys of one function wait"
 )
 
+# events
+BATCH_TOO_LARGE = _input("BATCH_TOO_LARGE", "more events than one request may have", 413)
+INVALID_CURSOR = _input("INVALID_CURSOR", "not the `next_cursor` of such a list")
+INVALID_FILTER = _input("INVALID_FILTER", "what a list is narrowed by is not what it must be")
+
+# email
+INVALID_BODY = _input("INVALID_BODY", "a user's mail is not what it must be")
+
+# media
+INVALID_SIGNATURE = Fault(
+    403,
+    "INVALID_SIGNATURE",
+    "auth",
+    "a presigned URL that we did not sign so, or no longer hold to",
+)
+URL_EXPIRED = Fault(403, "URL_EXPIRED", "auth", "a presigned URL after its end")
+UPLOAD_NOT_FOUND = _missing("UPLOAD_NOT_FOUND", "no such upload, or it was given up")
+ROW_NOT_FOUND = _missing("row_not_found", "no such asset in this project")
+OBJECT_NOT_FOUND = _missing("object_not_found", "no such object in this project")
+UPLOAD_INCOMPLETE = Fault(409, "UPLOAD_INCOMPLETE", "conflict", "its object was not put yet")
+UPLOAD_DONE = Fault(409, "UPLOAD_DONE", "conflict", "the object is there already")
+SIZE_MISMATCH = _input("SIZE_MISMATCH", "the body is shorter than was presigned")
+
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
