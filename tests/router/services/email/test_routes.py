@@ -153,14 +153,15 @@ def test_a_session_mails_its_user(tmp_path: Path) -> None:
             await add_user(world, project, "u_2", address)
             got = await send({"template": "welcome"}, "u_2")
             assert got.data == {"message_id": None, "status": "suppressed"}
-        for body in (
+        refused: tuple[object, ...] = (
             {},
             {"template": "No"},
             {"template": "x\n"},
             {"template": 3},
             {"template": "x", "data": []},
             {"template": "x", "data": {"a": "b" * limits.EMAIL_BODY.value}},
-        ):
+        )
+        for body in refused:
             assert (await send(body)).said == (400, "INVALID_BODY"), body
         assert (await send([])).said == (400, "INVALID_INPUT")
         got = await send({"template": "x"}, "")

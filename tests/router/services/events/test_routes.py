@@ -207,7 +207,11 @@ def test_properties_may_be_as_large_as_this(tmp_path: Path) -> None:
 
     async def work(world: World, project: Any, base: str) -> None:
         room = limits.EVENT_PROPERTIES.value - len('{"x":""}')
-        for properties in ({"x": "y" * room}, {"big": 2**80, "f": -0.5, "deep": [[[{}]]]}):
+        sent: tuple[dict[str, Any], ...] = (
+            {"x": "y" * room},
+            {"big": 2**80, "f": -0.5, "deep": [[[{}]]]},
+        )
+        for properties in sent:
             body = {"event": "e", "user_id": "u_1", "properties": properties}
             got = await world.post(f"{base}/events", body)
             assert (got.status, got.data["properties"]) == (201, properties)

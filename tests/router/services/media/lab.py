@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.router.control.world import Got, World
 
-from amba_router.asgi import Message
+from amba_router.asgi import Message, Scope
 from amba_router.services.storage.routes import serve_object
 from amba_router.store.records import StoredObject
 from amba_runtime.manifest import ProjectId
@@ -84,7 +84,7 @@ class Lab:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "GET", "headers": []}
+        scope: Scope = {"type": "http", "method": "GET", "headers": []}
         key = url.removeprefix(host)
         await serve_object(self.world.storage, ProjectId(self.id), key, scope, send)
         headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 from tests.router.control.world import pieces
@@ -83,9 +84,9 @@ def test_a_url_is_for_one_place_and_method(tmp_path: Path) -> None:
 
     async def work(lab: Lab) -> None:
         other = await lab.world.project("Other")
-        url = (await lab.presign())["upload_url"]
+        url = str((await lab.presign())["upload_url"])
         path, _, query = url.partition("?")
-        project, bucket, key = urlsplit(path).path.split("/")[-3:]
+        project, bucket, key = path.split("/")[-3:]
         assert (project, bucket) == (lab.id, "avatars")
 
         async def tried(project: str, bucket: str, key: str, method: str = "PUT") -> Any:
@@ -417,7 +418,7 @@ def test_an_upload_deleted_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
-async def one(data: bytes) -> Any:
+async def one(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
