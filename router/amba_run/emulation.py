@@ -122,7 +122,7 @@ class Emulation:
 
         projects = self._directory.projects
         await purge.purge(self._media_assets(), lambda: projects, purge.last_ms(self._now_ms()))
-        await Outbox(self._states.path).sweep(frozenset(projects))
+        await Outbox(self._states.path).sweep(projects)
 
     def _now_ms(self) -> int:
         return int(self._clock.time_s() * 1000)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -48,8 +48,8 @@ class Outbox:
             remove = partial(self.path(project_id, id_).unlink, missing_ok=True)
             await self._try("remove", project_id, remove)
 
-    async def sweep(self, known: Collection[str]) -> None:
-        """Without the mail of projects that are no more."""
+    async def sweep(self, known: Container[str]) -> None:
+        """Without the mail of projects that are no more. Args: known: asked as each is met."""
         await self._try("sweep", "all", partial(_sweep, self._folder, known))
 
     async def _try(self, what: str, project_id: str, work: Callable[[], object]) -> None:
@@ -88,7 +88,7 @@ def _put(path: Path, record: EmailRecord) -> None:
     fsync_folder(path.parent)
 
 
-def _sweep(folder: Path, known: Collection[str]) -> None:
+def _sweep(folder: Path, known: Container[str]) -> None:
     if not folder.is_dir():
         return
     for project in folder.iterdir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from amba_router.api.models import Count, Iso
 from amba_runtime import limits
@@ -20,6 +20,8 @@ When = Annotated[
     Meta(description="ISO 8601 or Unix milliseconds; what lies ahead counts as now"),
 ]
 Properties = dict[str, Any] | None
+Stored = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+"""As they are kept: they leave as they came."""
 
 
 class TrackedEvent(Struct, kw_only=True):
@@ -65,7 +67,7 @@ class EventRow(Struct, kw_only=True):
     id: str
     app_user_id: str | None
     event_name: str
-    properties: dict[str, Any]
+    properties: Stored
     occurred_at: Iso
 
 
@@ -110,7 +112,7 @@ class AuditRow(Struct, kw_only=True):
     event_name: str
     user_id: str | None
     developer_id: str
-    properties: dict[str, Any]
+    properties: Stored
     created_at: Iso
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -202,8 +202,8 @@ class _Events:
             None if at is None else cursor.decode(at, since_ms=since_ms, until_ms=until_ms),
         )
         found = await self._service.page(project_of(asked).id, wanted, limit + 1)
-        shown = found[:limit]
-        more = len(found) > limit
+        shown = _fitting(found, limit)
+        more = len(found) > len(shown)
         last = cursor.encode(shown[-1].occurred_ms, shown[-1].id) if more else None
         return Answer(200, EventList([_row(record) for record in shown], last))
 
@@ -260,7 +260,7 @@ class _Events:
                     event_name=record.name,
                     user_id=record.user_id,
                     developer_id=record.developer_id,
-                    properties=_decoded(record.properties),
+                    properties=msgspec.Raw(record.properties.encode()),
                     created_at=iso_ms(record.created_ms),
                 )
             ),
@@ -298,8 +298,14 @@ def _filter(asked: Asked, name: str) -> str | None:
     return text
 
 
-def _decoded(properties: str) -> dict[str, Any]:
-    return msgspec.json.decode(properties, type=dict[str, Any])
+def _fitting(found: Sequence[EventRecord], limit: int) -> Sequence[EventRecord]:
+    """The first of them, as many as one page may have; one at least where there is one."""
+    held = 0
+    for index, record in enumerate(found[:limit]):
+        held += len(record.properties)
+        if index and held > limits.EVENTS_PAGE.value:
+            return found[:index]
+    return found[:limit]
 
 
 def _row(record: EventRecord) -> EventRow:
@@ -307,6 +313,6 @@ def _row(record: EventRecord) -> EventRow:
         id=record.id,
         app_user_id=record.user_id,
         event_name=record.name,
-        properties=_decoded(record.properties),
+        properties=msgspec.Raw(record.properties.encode()),
         occurred_at=iso_ms(record.occurred_ms),
     )

@@ -22,8 +22,6 @@ from amba_router.store.scoped import ProjectStore, Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 
-_PROJECTS_COUNTED = 10_000
-
 
 class Group(Enum):
     """By what events are counted."""
@@ -162,7 +160,7 @@ class EventsService:
             if held > most:
                 event_rows.forget(scope, held - most)
                 held = most
-        if len(self._counts) >= _PROJECTS_COUNTED:
+        if len(self._counts) >= limits.EVENTS_COUNTED.value:
             self._counts.clear()
         self._counts[scope.project_id] = held
 

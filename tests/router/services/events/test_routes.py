@@ -33,6 +33,10 @@ def run(tmp_path: Path, work: Callable[[World, Any, str], Awaitable[None]]) -> N
     asyncio.run(main())
 
 
+def at_second(second: int) -> str:
+    return f"2025-12-31T12:00:{second:02}Z"
+
+
 async def kept(world: World, project: Any) -> int:
     return await ProjectStore(world.states).read(project["id"], count_all)
 
@@ -497,5 +501,57 @@ def test_the_first_go_where_there_are_too_many(
         await world.post(f"{base}/events", {"event": "h", "user_id": "u_1"})
         assert sorted(await names()) == ["e", "f", "g", "h"]
         assert await kept(world, other) == 3
+
+    run(tmp_path, work)
+
+
+def test_the_same_event_id_at_once(tmp_path: Path) -> None:
+    """Of 32 callers one records it, and all are told the same event (E.6)."""
+
+    async def work(world: World, project: Any, base: str) -> None:
+        body = {"event": "paid", "user_id": "u_1", "event_id": "order-1"}
+        told = await asyncio.gather(*[world.post(f"{base}/events", body) for _ in range(32)])
+        assert sorted(got.status for got in told) == [200] * 31 + [201]
+        assert len({got.data["id"] for got in told}) == 1
+        assert await kept(world, project) == 1
+
+    run(tmp_path, work)
+
+
+def test_pages_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EVENTS_PAGE of properties end a page early; one event is always given (ours)."""
+
+    async def work(world: World, _project: Any, base: str) -> None:
+        for second in range(4):
+            properties = {"x": "y" * (200 if second == 2 else 20)}
+            body = {"event": f"e{second}", "user_id": "u_1", "properties": properties}
+            await world.post(f"{base}/events", {**body, "occurred_at": at_second(second)})
+        monkeypatch.setattr(limits, "EVENTS_PAGE", limits.Limit(100, "bytes", "", ""))
+        pages: list[list[str]] = []
+        target = f"{base}/events"
+        while True:
+            got = await world.get(target)
+            pages.append([row["event_name"] for row in got.data])
+            if got.body["next_cursor"] is None:
+                break
+            target = f"{base}/events?cursor={got.body['next_cursor']}"
+        assert pages == [["e3"], ["e2"], ["e1", "e0"]]
+
+    run(tmp_path, work)
+
+
+def test_many_projects_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more than EVENTS_COUNTED track, they are counted anew: the bound holds (ours)."""
+
+    async def work(world: World, project: Any, base: str) -> None:
+        monkeypatch.setattr(limits, "EVENTS_COUNTED", limits.Limit(1, "projects", "", ""))
+        monkeypatch.setattr(limits, "EVENTS_KEPT", limits.Limit(2, "events", "", ""))
+        other = await world.project("Other")
+        await add_user(world, other, "u_1")
+        for one in (project, other) * 3:
+            target = f"/v1/admin/projects/{one['id']}/events"
+            assert (await world.post(target, {"event": "e", "user_id": "u_1"})).status == 201
+        assert await kept(world, project) == await kept(world, other) == 2
+        assert len((await world.get(f"{base}/events")).data) == 2
 
     run(tmp_path, work)
