@@ -555,3 +555,19 @@ def test_many_projects_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert len((await world.get(f"{base}/events")).data) == 2
 
     run(tmp_path, work)
+
+
+def test_a_hundredth_goes_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the first event too many; the next ones find room (ours)."""
+
+    async def work(world: World, project: Any, base: str) -> None:
+        monkeypatch.setattr(limits, "EVENTS_KEPT", limits.Limit(200, "events", "", ""))
+        body = {"events": [{"event": "e"}] * 200}
+        await world.as_client("POST", "/v1/client/events", body, project=project, user="u_1")
+        counts: list[int] = []
+        for _ in range(4):
+            await world.post(f"{base}/events", {"event": "e", "user_id": "u_1"})
+            counts.append(await kept(world, project))
+        assert counts == [198, 199, 200, 198]
+
+    run(tmp_path, work)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.router.services.known_users import add_user
 from tests.router.services.media.lab import PNG, Lab, run
 
 from amba_router.store.records import Metadata
@@ -360,6 +361,7 @@ def test_users_by_server_key(tmp_path: Path) -> None:
     """`asUser` uploads for the user, a bare server key for the project (H-9)."""
 
     async def work(lab: Lab) -> None:
+        await add_user(lab.world, lab.project, "u_1")
         asked = {"bucket": "b", "filename": "f", "mime_type": "a/b", "size_bytes": 1}
         got = await lab.world.as_user(
             "POST", "/v1/client/storage/presign", asked, project=lab.project, user="u_1"
