@@ -348,7 +348,9 @@ EMAIL_BODY = Limit(256 * KIB, "bytes", "of a mail's html, text or data, each", "
 EMAIL_TEMPLATE = Limit(100, "characters", "of a template's name", "ours")
 MEDIA_OBJECT = Limit(100 * MIB, "bytes", "one PUT of an object", "contract E.7")
 MEDIA_ASSETS = Limit(100_000, "assets", "of one project", "ours")
-MEDIA_PENDING = Limit(100, "uploads", "of one user that are not done", "ours")
+MEDIA_PENDING = Limit(
+    1000, "uploads", "of a user, or of a project itself, that are not done", "ours"
+)
 MEDIA_FILENAME = Limit(255, "characters", "of a file's name", "ours")
 MEDIA_BUCKET = Limit(63, "characters", "of a bucket's name", "ours")
 MEDIA_TYPE = Limit(255, "characters", "of a MIME type", "ours")
