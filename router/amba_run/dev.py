@@ -105,7 +105,7 @@ class DevServer:
         folder = self._folder
         found = folder.discover()
         slug = self._slug
-        self._api.open(self.node.storage)
+        self._api.open(self.node.storage, lambda: self.node.reach)
         await self.node.open(
             host=options.host,
             port=options.port,

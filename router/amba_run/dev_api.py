@@ -30,10 +30,12 @@ from amba_runtime.manifest import DeveloperId
 from amba_runtime.secret import SecretText
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from amba_router.services.storage.service import StorageService
     from amba_router.store.state import State
+    from amba_run.addresses import Reach
 
 
 class DevApi:
@@ -61,10 +63,10 @@ class DevApi:
         self._emulation: Emulation | None = None
         self._api: Api | None = None
 
-    def open(self, storage: StorageService) -> None:
-        """Answer from here on."""
+    def open(self, storage: StorageService, reach: Callable[[], Reach]) -> None:
+        """Answer from here on. Args: reach: how the server is reached, once it listens."""
         directory = Directory(self._snapshot(), self._clock)
-        self._emulation = Emulation(self.states, storage, directory, self._clock)
+        self._emulation = Emulation(self.states, storage, directory, self._clock, reach=reach)
         self._api = Api(
             self._emulation.parts(),
             directory,

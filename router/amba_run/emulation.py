@@ -6,13 +6,14 @@ none of them. Source: architecture.md section 1 (`services`); issue 5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from amba_router.api.operations import Operation, Part
 from amba_router.services.storage.service import StorageService
 from amba_router.store.on_demand import OnDemand
 from amba_router.store.scoped import ProjectStore
+from amba_run.media import Media
 from amba_runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -20,21 +21,32 @@ if TYPE_CHECKING:
     from amba_router.services.segments.rounds import Rounds
     from amba_router.services.users.register import Register
     from amba_router.services.users.sign_in import SignIn
+    from amba_run.addresses import Reach
 
 
 class Emulation:
     """`parts` for an `Api`, and its `Register`; `close` once, at the end.
 
+    Made within the event loop that it runs in: the daily purge begins at once.
+
     Args:
         states: where all of it is kept.
         storage: the objects of all projects.
         directory: mints sessions.
+        reach: how the server is reached, asked anew each time: see `Media`.
     """
 
     def __init__(
-        self, states: OnDemand, storage: StorageService, directory: Directory, clock: Clock
+        self,
+        states: OnDemand,
+        storage: StorageService,
+        directory: Directory,
+        clock: Clock,
+        *,
+        reach: Callable[[], Reach] | None = None,
     ) -> None:
         self._store = ProjectStore(states)
+        self._states = states
         self._storage = storage
         self._directory = directory
         self._clock = clock
@@ -43,9 +55,18 @@ class Emulation:
         self._sign_in: SignIn | None = None
         self._rounds: Rounds | None = None
 
+        self._media = Media(states, storage, directory, clock, reach=reach)
+
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
-        return (self._users, self._segments, self._collections)
+        return (
+            self._users,
+            self._segments,
+            self._collections,
+            self._events,
+            self._email,
+            self._media.operations,
+        )
 
     def _users(self) -> Iterable[Operation]:
         from amba_router.services.users import routes
@@ -80,6 +101,17 @@ class Emulation:
             *nearest_routes.operations(NearestService(self._store, tables)),
         )
 
+    def _events(self) -> Iterable[Operation]:
+        from amba_router.services.events import routes, service
+
+        return routes.operations(service.EventsService(self._store, self._clock), self._clock)
+
+    def _email(self) -> Iterable[Operation]:
+        from amba_router.services.email import files, routes, service
+
+        outbox = files.Outbox(self._states.path)
+        return routes.operations(service.EmailService(self._store, outbox, self._clock))
+
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
         if self._register is None:
@@ -96,3 +128,4 @@ class Emulation:
             await self._rounds.close()
         if self._sign_in is not None:
             await self._sign_in.close()
+        await self._media.close()

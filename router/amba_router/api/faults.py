@@ -142,8 +142,25 @@ AS_USER_MISMATCH = Fault(
 )
 
 # queries of collections
-INVALID_FILTER = _input("INVALID_FILTER", "a filter over rows: the place is in `details.field`")
+INVALID_FILTER = _input("INVALID_FILTER", "what a list is narrowed by: see `details.field`")
 INVALID_QUERY = _input("INVALID_QUERY", "an option of a query is not what it must be")
+# email
+INVALID_BODY = _input("INVALID_BODY", "a user's mail is not what it must be")
+
+# media
+INVALID_SIGNATURE = Fault(
+    403,
+    "INVALID_SIGNATURE",
+    "auth",
+    "a presigned URL that we did not sign so, or no longer hold to",
+)
+URL_EXPIRED = Fault(403, "URL_EXPIRED", "auth", "a presigned URL after its end")
+UPLOAD_NOT_FOUND = _missing("UPLOAD_NOT_FOUND", "no such upload, or it was given up")
+ASSET_NOT_FOUND = _missing("row_not_found", "no such asset in this project")
+OBJECT_NOT_FOUND = _missing("object_not_found", "no such object in this project")
+UPLOAD_INCOMPLETE = Fault(409, "UPLOAD_INCOMPLETE", "conflict", "its object was not put yet")
+UPLOAD_DONE = Fault(409, "UPLOAD_DONE", "conflict", "the object is there already")
+SIZE_MISMATCH = _input("SIZE_MISMATCH", "the body is shorter than was presigned")
 
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
