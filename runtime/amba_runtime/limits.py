@@ -468,3 +468,22 @@ FOREIGN_HOSTS_TOLD = Limit(8, "hosts", "that are not ours, of which a log line t
 # --- traps in a project's folder (row C9) ---
 SOURCE_FILE = Limit(64 * MIB, "bytes", "one file that goes into a bundle", "as BUNDLE_BYTES")
 BUILD_MEMORY = Limit(4096 * MIB, "bytes", "address space of a bundler of one's own files", "ours")
+
+# --- AI: what a gateway call, a prompt and its variables may be ---
+AI_BODY_BYTES = Limit(8 * MIB, "bytes", "one call of the AI gateway", "ours")
+AI_REPLY_BYTES = Limit(16 * MIB, "bytes", "a provider's reply that is not streamed", "ours")
+AI_MESSAGES = Limit(10_000, "messages", "of one call of the AI gateway", "ours")
+AI_STOPS = Limit(64, "texts", "that end a canned reply", "ours")
+AI_ECHO_CHARS = Limit(1_000, "characters", "of a question that a canned reply repeats", "ours")
+AI_PROMPTS = Limit(500, "prompts", "of one project", "ours")
+AI_TEMPLATE_CHARS = Limit(65_536, "characters", "of a prompt's template or system text", "ours")
+AI_VARIABLES = Limit(256, "variables", "given to one prompt", "ours")
+AI_RENDERED_BYTES = Limit(1 * MIB, "bytes", "a prompt with its variables filled in", "ours")
+AI_KEY_CHARS_MIN = Limit(10, "characters", "of a provider's API key, at least", "contract E.10")
+AI_KEY_CHARS = Limit(512, "characters", "of a provider's API key", "ours")
+AI_FIXTURE_BYTES = Limit(1 * MIB, "bytes", "one recorded reply", "ours")
+AI_EMBED_TEXTS = Limit(256, "texts", "embedded in one call", "ours")
+AI_EMBED_BYTES = Limit(256 * KIB, "bytes", "of text embedded in one call", "ours")
+AI_DIMENSIONS = Limit(4_096, "dimensions", "of an embedding", "contract E.5 (vector columns)")
+AI_FIRST_BYTE_S = Deadline(600.0, "a provider begins its reply", "ours")
+AI_IDLE_S = Deadline(120.0, "between two pieces of a provider's reply", "ours")
