@@ -469,6 +469,11 @@ FOREIGN_HOSTS_TOLD = Limit(8, "hosts", "that are not ours, of which a log line t
 SOURCE_FILE = Limit(64 * MIB, "bytes", "one file that goes into a bundle", "as BUNDLE_BYTES")
 BUILD_MEMORY = Limit(4096 * MIB, "bytes", "address space of a bundler of one's own files", "ours")
 
+# --- snapshots of a state directory ---
+SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ours")
+SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")
+SNAPSHOT_MANIFEST_BYTES = Limit(64 * KIB, "bytes", "what a snapshot says of itself", "ours")
+
 # --- AI: what a gateway call, a prompt and its variables may be ---
 AI_BODY_BYTES = Limit(8 * MIB, "bytes", "one call of the AI gateway", "ours")
 AI_REPLY_BYTES = Limit(16 * MIB, "bytes", "a provider's reply that is not streamed", "ours")
