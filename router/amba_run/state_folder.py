@@ -175,8 +175,13 @@ def _resolved(path: Path) -> Path:
     return real
 
 
+def is_used(path: Path) -> bool:
+    """Whether a server has kept something there."""
+    return any((path / name).is_file() for name in (DATABASE, CREDENTIALS))
+
+
 def _require(path: Path) -> None:
-    if not any((path / name).is_file() for name in (DATABASE, CREDENTIALS)):
+    if not is_used(path):
         raise UserError(
             UserCode.NO_STATE,
             f"{path} is no state directory",

@@ -474,6 +474,13 @@ SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ou
 SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")
 SNAPSHOT_MANIFEST_BYTES = Limit(64 * KIB, "bytes", "what a snapshot says of itself", "ours")
 
+# --- seeds of a dev server ---
+SEED_FILE_BYTES = Limit(32 * MIB, "bytes", "one file with seeds", "ours")
+SEED_ROWS = Limit(100_000, "rows", "of one file with seeds", "ours")
+SEED_COLLECTIONS = Limit(200, "collections", "of one folder with seeds", "ours")
+SEED_BATCH_ROWS = Limit(500, "rows", "of seeds sent at once", "contract E.5 (rows:batch)")
+SEED_BATCH_BYTES = Limit(512 * KIB, "bytes", "of seeds sent at once; one row may be more", "ours")
+
 # --- AI: what a gateway call, a prompt and its variables may be ---
 AI_BODY_BYTES = Limit(8 * MIB, "bytes", "one call of the AI gateway", "ours")
 AI_REPLY_BYTES = Limit(16 * MIB, "bytes", "a provider's reply that is not streamed", "ours")
