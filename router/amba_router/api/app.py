@@ -283,9 +283,14 @@ async def _send(send: Send, answer: Answer, shared: Fields, *, head: bool) -> No
         await send(start)
         await send({"type": "http.response.body", "body": b"" if head else body.content})
         return
-    await send(start)
-    async for piece in body.content:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    try:
+        await send(start)
+        async for piece in body.content:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:  # whoever asked may have left: what feeds it ends now, not when memory is swept
+        closing = getattr(body.content, "aclose", None)
+        if closing is not None:
+            await closing()
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -13,6 +13,7 @@ from tests.router.services.ai.ai_world import (
     CHAT,
     EMBED,
     MESSAGES,
+    VARIABLES,
     AiWorld,
     FakeUpstream,
     events_of,
@@ -443,6 +444,44 @@ def test_a_stream_is_taken_as_fast_as_it_is_sent(tmp_path: Path) -> None:
             await world.app(scope, receive, send)
             assert seen == [1, 2, 3, 4, 5, 5]
             assert upstream.closed == 1
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_leaves_ends_its_stream(tmp_path: Path) -> None:
+    """The provider's answer is closed at once, and what came of it is paid for (E.10)."""
+    piece = b'data: {"usage":{"input_tokens":1000,"output_tokens":1}}\n\n'
+    upstream = FakeUpstream(content_type=b"text/event-stream", pieces=[piece] * 1000)
+
+    async def main() -> None:
+        async with AiWorld(tmp_path, upstream) as world:
+            project = await with_key(world)
+            await world.prompt(project, client_invokable=True)
+            user = world.session(project["id"], "u1")
+            body = {"prompt_slug": "summary", "variables": VARIABLES, "stream": True}
+
+            async def receive() -> Any:
+                raw = json.dumps(body).encode()
+                return {"type": "http.request", "body": raw, "more_body": False}
+
+            async def send(message: Any) -> None:
+                if upstream.given == 3:
+                    raise asyncio.CancelledError
+
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/client/ai/anthropic/messages",
+                "headers": [
+                    (b"x-api-key", project["api_keys"]["client"]["key"].encode()),
+                    (b"authorization", f"Bearer {user}".encode()),
+                ],
+            }
+            with pytest.raises(asyncio.CancelledError):
+                await world.app(scope, receive, send)
+            assert (upstream.given, upstream.closed) == (3, 1)
+            target = f"/v1/admin/projects/{project['id']}/ai/prompts/summary/spend"
+            assert (await world.get(target)).data["spent_usd"] == pytest.approx(0.003015)
 
     asyncio.run(main())
 
