@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from amba_router.api import faults
 from amba_router.api.decoding import decode_json
 from amba_router.services.ai.canned import Ask, Text
-from amba_router.services.ai.upstream import Pieces, digest_of, sse
+from amba_router.services.ai.upstream import Made, digest_of, sse
 from amba_runtime import limits
 
 Model = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -91,7 +91,7 @@ def message(ask: Ask, text: Text) -> dict[str, Any]:
     }
 
 
-async def events(ask: Ask, text: Text) -> Pieces:
+async def events(ask: Ask, text: Text) -> Made:
     """The same as a stream of the provider's events, and `[DONE]` at the end (contract E.10)."""
     empty: dict[str, Any] = {
         **_head(ask, text),

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from amba_router.api import faults
 from amba_router.api.decoding import decode_json
 from amba_router.services.ai.canned import Ask, Text
-from amba_router.services.ai.upstream import Pieces, digest_of, sse
+from amba_router.services.ai.upstream import Made, digest_of, sse
 from amba_runtime import limits
 
 CREATED_S = 1_767_225_600
@@ -102,7 +102,7 @@ def completion(ask: Ask, text: Text) -> dict[str, Any]:
     return {**_head(ask, "chat.completion"), "choices": [choice], "usage": _usage(text)}
 
 
-async def chunks(ask: Ask, text: Text, *, tell_usage: bool) -> Pieces:
+async def chunks(ask: Ask, text: Text, *, tell_usage: bool) -> Made:
     """The same as a stream of chunks, ending with `[DONE]`."""
     head = _head(ask, "chat.completion.chunk")
 

@@ -18,7 +18,7 @@ from amba_router.services.ai.upstream import (
     JSON,
     PASSED_ON,
     STATUSES,
-    Pieces,
+    Made,
     Provider,
     Reply,
     UpstreamError,
@@ -91,7 +91,7 @@ class Providers:
             raise UpstreamError(f"it answered {answer.status}")
         type_ = next((v for n, v in answer.headers if n == b"content-type"), JSON)
         passed = tuple((n, v) for n, v in answer.headers if n.startswith(PASSED_ON))
-        return Reply(answer.status, type_, _pieces(answer.body), passed, emulated=False)
+        return Reply(answer.status, type_, _Remote(answer.body), passed, emulated=False)
 
     def close(self) -> None:
         """See `Upstream`."""
@@ -105,7 +105,7 @@ class _Call(Request):
         super().__init__(_nothing, "POST", b"", headers, Inbox(asyncio.Transport()))
         self._body = body
 
-    async def chunks(self) -> Pieces:
+    async def chunks(self) -> Made:
         """The body, so that a slow provider holds it back."""
         size = limits.WIRE_BUFFER.value
         for at in range(0, len(self._body), size):
@@ -126,15 +126,27 @@ def _fields(provider: Provider, headers: Fields, key: SecretText) -> list[tuple[
     return [*fields, (b"x-api-key", secret)]
 
 
-async def _pieces(body: AsyncIterator[bytes]) -> Pieces:
-    """An answer's body; what breaks off breaks off here, too, and is closed in any case."""
-    try:
-        async for piece in body:
-            yield piece
-    except (WireError, OSError) as error:
-        raise UpstreamError(f"its reply broke off: {error}") from None
-    finally:
-        await _close(body)
+class _Remote:
+    """An answer's body (`Pieces`)."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._body)
+        except (WireError, OSError) as error:
+            raise UpstreamError(f"its reply broke off: {error}") from None
+
+    async def aclose(self) -> None:
+        """Also of one that was never begun: its connection would stay."""
+        if not self._closed:
+            self._closed = True
+            await _close(self._body)
 
 
 async def _close(body: AsyncIterator[bytes]) -> None:

@@ -23,7 +23,7 @@ from amba_router.services.ai.templates import fill
 from amba_router.services.ai.upstream import (
     JSON,
     Meter,
-    Pieces,
+    Metered,
     Provider,
     Reply,
     Upstream,
@@ -258,10 +258,13 @@ class AiService:
                 raise _spent(record)
             return reply
         assert not isinstance(reply.content, bytes), "a real provider's reply comes in pieces"
-        meter = Meter()
         if reply.content_type.startswith(b"text/event-stream"):
-            metered = self._metered(project_id, record.name, reply.content, meter)
-            return replace(reply, content=metered)
+
+            async def told(usage: Usage) -> None:
+                await self._spend(project_id, record.name, usage, within=False)
+
+            return replace(reply, content=Metered(reply.content, told))
+        meter = Meter()
         try:
             whole = await reply.whole()
         except UpstreamError as error:
@@ -269,15 +272,6 @@ class AiService:
         meter.see(whole)
         await self._spend(project_id, record.name, meter.usage, within=False)
         return replace(reply, content=whole, usage=meter.usage)
-
-    async def _metered(self, project_id: str, name: str, pieces: Pieces, meter: Meter) -> Pieces:
-        try:
-            async for piece in pieces:
-                meter.see(piece)
-                yield piece
-        finally:  # what came before it broke off was used, too
-            await pieces.aclose()
-            await self._spend(project_id, name, meter.usage, within=False)
 
     async def _spend(self, project_id: str, name: str, usage: Usage, *, within: bool) -> bool:
         usd = cost_usd(usage)

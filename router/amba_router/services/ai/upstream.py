@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,8 +18,8 @@ from amba_router.services.ai.canned import Usage
 from amba_runtime import limits
 from amba_runtime.secret import SecretText
 
-Pieces = AsyncGenerator[bytes, None]
-"""Of a body, as they come."""
+Made = AsyncGenerator[bytes, None]
+"""Pieces of a body that is made as it is sent: nothing is lost where it is never begun."""
 
 JSON = b"application/json"
 STREAM = b"text/event-stream; charset=utf-8"
@@ -52,6 +52,14 @@ class Wire(StrEnum):
     MESSAGES = "messages"
     CHAT = "chat/completions"
     EMBEDDINGS = "embeddings"
+
+
+class Pieces(Protocol):
+    """A body as it comes. `aclose` ends it, begun or not; idempotent."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def __anext__(self) -> Awaitable[bytes]: ...
+    def aclose(self) -> Awaitable[None]: ...
 
 
 class UpstreamError(Exception):
@@ -133,6 +141,33 @@ class Meter:
     def usage(self) -> Usage:
         """So far."""
         return Usage(self._input, self._output)
+
+
+class Metered:
+    """Pieces whose usage is read as they pass, and told once, whole or broken off."""
+
+    def __init__(self, pieces: Pieces, told: Callable[[Usage], Awaitable[object]]) -> None:
+        self._pieces = pieces
+        self._told = told
+        self._meter = Meter()
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(aiter(self._pieces))
+        self._meter.see(piece)
+        return piece
+
+    async def aclose(self) -> None:
+        """See `Pieces`."""
+        if not self._closed:
+            self._closed = True
+            try:
+                await self._pieces.aclose()
+            finally:
+                await self._told(self._meter.usage)
 
 
 def sse(data: str, *, event: str = "") -> bytes:

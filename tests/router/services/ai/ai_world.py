@@ -12,7 +12,7 @@ from tests.router.control.world import Got, World
 
 from amba_router.api.app import Api
 from amba_router.api.operations import Fields
-from amba_router.services.ai.upstream import JSON, Pieces, Provider, Reply, UpstreamError, Wire
+from amba_router.services.ai.upstream import JSON, Made, Provider, Reply, UpstreamError, Wire
 from amba_run.emulation import Emulation
 from amba_runtime.secret import SecretText
 
@@ -70,7 +70,7 @@ class FakeUpstream:
             raise UpstreamError(self.error)
         return Reply(self.status, self.content_type, self._body(), self.headers, emulated=False)
 
-    async def _body(self) -> Pieces:
+    async def _body(self) -> Made:
         try:
             for piece in self.pieces:
                 self.given += 1

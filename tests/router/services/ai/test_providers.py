@@ -137,6 +137,20 @@ def test_a_reply_that_breaks_off() -> None:
     asyncio.run(asked(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", then))
 
 
+def test_a_reply_that_nobody_reads() -> None:
+    """Its connection is closed, though it was never begun (nothing leaks)."""
+
+    async def then(providers: Providers) -> None:
+        reply = await send(providers)
+        assert not isinstance(reply.content, bytes)
+        await reply.content.aclose()
+        await reply.content.aclose()
+        with pytest.raises(UpstreamError, match="broke off"):
+            await reply.whole()
+
+    asyncio.run(asked(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", then))
+
+
 def test_where_nobody_is() -> None:
     """A provider without an address, a name that does not resolve, a closed port (E.10)."""
 
