@@ -61,18 +61,24 @@ class Emulation:
 
     def _ai(self) -> Iterable[Operation]:
         from amba_router.services.ai import routes
-        from amba_router.services.ai.fixtures import Fixtures
-        from amba_router.services.ai.providers import Providers
-        from amba_router.services.ai.service import AiService
 
-        self._ai_service = AiService(
-            self._store,
-            self._states,
-            self._clock,
-            fixtures=Fixtures(self._ai_fixtures),
-            upstream=self._ai_upstream or Providers(self._clock),
-        )
-        return routes.operations(self._ai_service)
+        return routes.operations(self._ai_calls())
+
+    def _ai_calls(self) -> AiService:
+        """Made once; its `vector` is what a search by text takes."""
+        if self._ai_service is None:
+            from amba_router.services.ai.fixtures import Fixtures
+            from amba_router.services.ai.providers import Providers
+            from amba_router.services.ai.service import AiService
+
+            self._ai_service = AiService(
+                self._store,
+                self._states,
+                self._clock,
+                fixtures=Fixtures(self._ai_fixtures),
+                upstream=self._ai_upstream or Providers(self._clock),
+            )
+        return self._ai_service
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""

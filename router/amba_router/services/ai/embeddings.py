@@ -35,6 +35,9 @@ _DIMENSIONS = {
 _DIMENSIONS_ELSE = 1536
 _DIGITS = 8
 
+SHORTENED = "text-embedding-3"
+"""How the names of real models begin that take `dimensions`. Source: OpenAI's reference."""
+
 Text = Annotated[str, Meta(min_length=1)]
 Texts = Annotated[list[Text], Meta(min_length=1, max_length=limits.AI_EMBED_TEXTS.value)]
 

@@ -12,6 +12,7 @@ from amba_router.api.operations import Fields
 from amba_router.services.ai.canned import Usage
 from amba_router.services.ai.completions import complete, failed
 from amba_router.services.ai.embeddings import (
+    SHORTENED,
     AiEmbed,
     AiEmbeddings,
     canned_embeddings,
@@ -210,6 +211,36 @@ class AiService:
         if key is None:
             return await canned_embeddings(body)
         return await real_embeddings(body, key, self._upstream)
+
+    async def vector(
+        self, project_id: str, text: str, *, provider: str, model: str, dimension: int
+    ) -> Sequence[float]:
+        """One text's vector, for a search by text.
+
+        Args:
+            dimension: how many numbers are wanted; a real model may give as many as it has.
+
+        Raises:
+            Refused: INVALID_INPUT, PAYLOAD_TOO_LARGE, NOT_EMULATED, AI_PROVIDER_FAILED.
+        """
+        if provider not in set(Provider):
+            raise faults.INVALID_INPUT.refuse(
+                f"{provider[:64]!r} is no provider of embeddings: {', '.join(Provider)}",
+                {"field": "$.embedding_provider"},
+            )
+        body = AiEmbed(provider=Provider(provider), model=model, input=text)
+        check(body)
+        key = await self._key(project_id, body.provider)
+        if key is None or model.startswith(SHORTENED):
+            body.dimensions = dimension
+        made = await (
+            canned_embeddings(body) if key is None else real_embeddings(body, key, self._upstream)
+        )
+        if isinstance(made, Reply):
+            raise failed(provider, f"it answered {made.status}")
+        if not made.embeddings:
+            raise failed(provider, "its reply has no vector")
+        return made.embeddings[0]
 
     async def invoke(
         self, project_id: str, name: str, wanted: Wanted, *, only: Provider | None = None

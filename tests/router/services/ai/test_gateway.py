@@ -19,6 +19,8 @@ from tests.router.services.ai.ai_world import (
     events_of,
 )
 
+from amba_router.api.faults import Refused
+from amba_router.services.ai.canned import embed
 from amba_runtime import limits
 
 SAID = "Canned reply of amba-run: no AI provider was asked. You said: Name three rivers"
@@ -589,5 +591,43 @@ def test_real_embeddings(tmp_path: Path) -> None:
                 "embeddings", {**EMBED, "provider": "gemini"}, project=project
             )
             assert got.said == (501, "NOT_EMULATED")
+
+    asyncio.run(main())
+
+
+def test_a_vector_for_a_search(tmp_path: Path) -> None:
+    """As long as it is wanted; of a real model as long as it makes them (E.5, E.10)."""
+    upstream = FakeUpstream(pieces=(b'{"data":[{"embedding":[1.0, 0.0]}]}',))
+
+    async def main() -> None:
+        async with AiWorld(tmp_path, upstream) as world:
+            project = await world.project()
+            service = world.emulation._ai_calls()  # pyright: ignore[reportPrivateUsage]
+
+            async def vector(
+                provider: str = "openai", model: str = "text-embedding-3-small"
+            ) -> Any:
+                return await service.vector(
+                    project["id"], "three rivers", provider=provider, model=model, dimension=5
+                )
+
+            assert await vector() == [round(x, 8) for x in embed("three rivers", 5)]
+            assert len(await vector("mistral", "mistral-embed")) == 5
+            with pytest.raises(Refused, match="is no provider of embeddings"):
+                await vector("skynet")
+            with pytest.raises(Refused, match="anthropic has no embeddings"):
+                await vector("anthropic")
+            await with_key(world, "openai", project)
+            await with_key(world, "mistral", project)
+            assert await vector() == [1.0, 0.0]
+            assert await vector("mistral", "mistral-embed") == [1.0, 0.0]
+            sent = [json.loads(call["body"]) for call in upstream.asked]
+            assert [body.get("dimensions") for body in sent] == [5, None]
+            upstream.pieces = (b'{"data":[]}',)
+            with pytest.raises(Refused, match="no vector"):
+                await vector()
+            upstream.status = 401
+            with pytest.raises(Refused, match="answered 401"):
+                await vector()
 
     asyncio.run(main())
