@@ -7,6 +7,7 @@ none of them. Source: architecture.md section 1 (`services`); issue 5.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amba_router.api.operations import Operation, Part
@@ -18,6 +19,8 @@ from amba_runtime.clock import Clock
 
 if TYPE_CHECKING:
     from amba_router.api.callers import Directory
+    from amba_router.services.ai.service import AiService
+    from amba_router.services.ai.upstream import Upstream
     from amba_router.services.segments.rounds import Rounds
     from amba_router.services.users.register import Register
     from amba_router.services.users.sign_in import SignIn
@@ -34,6 +37,8 @@ class Emulation:
         storage: the objects of all projects.
         directory: mints sessions.
         reach: how the server is reached, asked anew each time: see `Media`.
+        ai_fixtures: a folder with recorded replies of prompts; None has none.
+        ai_upstream: asks real AI providers; None is the one that does.
     """
 
     def __init__(
@@ -44,18 +49,22 @@ class Emulation:
         clock: Clock,
         *,
         reach: Callable[[], Reach] | None = None,
+        ai_fixtures: Path | None = None,
+        ai_upstream: Upstream | None = None,
     ) -> None:
-        self._store = ProjectStore(states)
         self._states = states
+        self._store = ProjectStore(states)
         self._storage = storage
         self._directory = directory
         self._clock = clock
+        self._media = Media(states, storage, directory, clock, reach=reach)
+        self._ai_fixtures = ai_fixtures
+        self._ai_upstream = ai_upstream
         # made with their parts, at the first request
         self._register: Register | None = None
         self._sign_in: SignIn | None = None
         self._rounds: Rounds | None = None
-
-        self._media = Media(states, storage, directory, clock, reach=reach)
+        self._ai_service: AiService | None = None
 
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
@@ -63,9 +72,12 @@ class Emulation:
             self._users,
             self._segments,
             self._collections,
+            self._config,
+            self._currencies,
             self._events,
             self._email,
             self._media.operations,
+            self._ai,
         )
 
     def _users(self) -> Iterable[Operation]:
@@ -93,13 +105,24 @@ class Emulation:
         from amba_router.store.collection_tables import CollectionTables
 
         tables = CollectionTables()
+        nearest = NearestService(self._store, tables, self._ai_calls().vector)
         return (
             *routes.operations(
                 Collections(self._store, tables, self._clock),
                 RowService(self._store, tables, self._clock),
             ),
-            *nearest_routes.operations(NearestService(self._store, tables)),
+            *nearest_routes.operations(nearest),
         )
+
+    def _config(self) -> Iterable[Operation]:
+        from amba_router.services.config import routes, service
+
+        return routes.operations(service.ConfigService(self._store, self._clock))
+
+    def _currencies(self) -> Iterable[Operation]:
+        from amba_router.services.currencies import routes, service
+
+        return routes.operations(service.CurrencyService(self._store, self._clock))
 
     def _events(self) -> Iterable[Operation]:
         from amba_router.services.events import routes, service
@@ -111,6 +134,27 @@ class Emulation:
 
         outbox = files.Outbox(self._states.path)
         return routes.operations(service.EmailService(self._store, outbox, self._clock))
+
+    def _ai(self) -> Iterable[Operation]:
+        from amba_router.services.ai import routes
+
+        return routes.operations(self._ai_calls())
+
+    def _ai_calls(self) -> AiService:
+        """Made once; its `vector` is what a search by text takes."""
+        if self._ai_service is None:
+            from amba_router.services.ai.fixtures import Fixtures
+            from amba_router.services.ai.providers import Providers
+            from amba_router.services.ai.service import AiService
+
+            self._ai_service = AiService(
+                self._store,
+                self._states,
+                self._clock,
+                fixtures=Fixtures(self._ai_fixtures),
+                upstream=self._ai_upstream or Providers(self._clock),
+            )
+        return self._ai_service
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
@@ -128,4 +172,6 @@ class Emulation:
             await self._rounds.close()
         if self._sign_in is not None:
             await self._sign_in.close()
+        if self._ai_service is not None:
+            self._ai_service.close()
         await self._media.close()

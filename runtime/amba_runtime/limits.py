@@ -558,3 +558,33 @@ SEGMENT_RULES_BYTES = Limit(64 * KIB, "bytes", "of a segment's rules, as JSON", 
 SEGMENT_CONDITIONS = Limit(100, "conditions", "of one segment", "ours")
 SEGMENT_BATCH = Limit(1000, "users", "evaluated in one transaction", "ours")
 SEGMENTS_EVERY_S = Deadline(900.0, "between evaluations of all segments", "contract E.13")
+# --- snapshots of a state directory ---
+SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ours")
+SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")
+SNAPSHOT_MANIFEST_BYTES = Limit(64 * KIB, "bytes", "what a snapshot says of itself", "ours")
+
+# --- seeds of a dev server ---
+SEED_FILE_BYTES = Limit(32 * MIB, "bytes", "one file with seeds", "ours")
+SEED_ROWS = Limit(100_000, "rows", "of one file with seeds", "ours")
+SEED_COLLECTIONS = Limit(200, "collections", "of one folder with seeds", "ours")
+SEED_BATCH_ROWS = Limit(500, "rows", "of seeds sent at once", "contract E.5 (rows:batch)")
+SEED_BATCH_BYTES = Limit(512 * KIB, "bytes", "of seeds sent at once; one row may be more", "ours")
+
+# --- AI: what a gateway call, a prompt and its variables may be ---
+AI_BODY_BYTES = Limit(8 * MIB, "bytes", "one call of the AI gateway", "ours")
+AI_REPLY_BYTES = Limit(16 * MIB, "bytes", "a provider's reply that is not streamed", "ours")
+AI_MESSAGES = Limit(10_000, "messages", "of one call of the AI gateway", "ours")
+AI_STOPS = Limit(64, "texts", "that end a canned reply", "ours")
+AI_ECHO_CHARS = Limit(1_000, "characters", "of a question that a canned reply repeats", "ours")
+AI_PROMPTS = Limit(500, "prompts", "of one project", "ours")
+AI_TEMPLATE_CHARS = Limit(65_536, "characters", "of a prompt's template or system text", "ours")
+AI_VARIABLES = Limit(256, "variables", "given to one prompt", "ours")
+AI_RENDERED_BYTES = Limit(1 * MIB, "bytes", "a prompt with its variables filled in", "ours")
+AI_KEY_CHARS_MIN = Limit(10, "characters", "of a provider's API key, at least", "contract E.10")
+AI_KEY_CHARS = Limit(512, "characters", "of a provider's API key", "ours")
+AI_FIXTURE_BYTES = Limit(1 * MIB, "bytes", "one recorded reply", "ours")
+AI_EMBED_TEXTS = Limit(256, "texts", "embedded in one call", "ours")
+AI_EMBED_BYTES = Limit(256 * KIB, "bytes", "of text embedded in one call", "ours")
+AI_DIMENSIONS = Limit(4_096, "dimensions", "of an embedding", "contract E.5 (vector columns)")
+AI_FIRST_BYTE_S = Deadline(600.0, "a provider begins its reply", "ours")
+AI_IDLE_S = Deadline(120.0, "between two pieces of a provider's reply", "ours")

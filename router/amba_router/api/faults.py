@@ -161,6 +161,22 @@ OBJECT_NOT_FOUND = _missing("object_not_found", "no such object in this project"
 UPLOAD_INCOMPLETE = Fault(409, "UPLOAD_INCOMPLETE", "conflict", "its object was not put yet")
 UPLOAD_DONE = Fault(409, "UPLOAD_DONE", "conflict", "the object is there already")
 SIZE_MISMATCH = _input("SIZE_MISMATCH", "the body is shorter than was presigned")
+# AI (contract E.10)
+PROVIDER_NOT_FOUND = _missing("PROVIDER_NOT_FOUND", "this provider has no key in this project")
+PROVIDER_HAS_PROMPTS = Fault(
+    409, "PROVIDER_HAS_PROMPTS", "conflict", "prompts of this provider are there still"
+)
+PROMPT_NOT_FOUND = _missing("PROMPT_NOT_FOUND", "this project has no such prompt")
+PROMPT_EXISTS = Fault(409, "PROMPT_EXISTS", "conflict", "a prompt of this name is there already")
+NOT_CLIENT_INVOKABLE = Fault(403, "not_client_invokable", "auth", "not a prompt for clients")
+MISSING_VARIABLES = _input("MISSING_VARIABLES", "a prompt's variables without a value: `missing`")
+AI_BUDGET_EXCEEDED = Fault(
+    402, "AI_BUDGET_EXCEEDED", "quota", "the prompt has spent its budget in US dollars"
+)
+AI_FIXTURE_INVALID = Fault(
+    500, "AI_FIXTURE_INVALID", "internal", "a recorded reply is not what it must be"
+)
+AI_PROVIDER_FAILED = Fault(502, "AI_PROVIDER_FAILED", "internal", "a real provider gave no answer")
 
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
