@@ -38,9 +38,18 @@ class Emulation:
 
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
-        return (self._users,)
+        return (self._users, self._config, self._currencies)
 
     def _users(self) -> Iterable[Operation]:
+        return ()
+
+    def _config(self) -> Iterable[Operation]:
+        from amba_router.services.config.routes import operations
+        from amba_router.services.config.service import ConfigService
+
+        return operations(ConfigService(self._store, self._clock))
+
+    def _currencies(self) -> Iterable[Operation]:
         return ()
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
