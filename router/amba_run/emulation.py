@@ -50,7 +50,10 @@ class Emulation:
         return operations(ConfigService(self._store, self._clock))
 
     def _currencies(self) -> Iterable[Operation]:
-        return ()
+        from amba_router.services.currencies.routes import operations
+        from amba_router.services.currencies.service import CurrencyService
+
+        return operations(CurrencyService(self._store, self._clock))
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
