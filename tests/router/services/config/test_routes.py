@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.router.control.world import Got, World
 
+from amba_router.api.asked import parse_ms
 from amba_router.services.config.evaluation import bucket
 from amba_router.store import segment_rows
 from amba_router.store.scoped import ProjectStore, Scoped
@@ -78,6 +79,21 @@ async def segments_of(world: World, project: Any, user: str) -> tuple[str, ...]:
     return await ProjectStore(world.states).read(
         project["id"], lambda scoped: segment_rows.segments_of(scoped, user, now_ms)
     )
+
+
+def hash_of(rows: list[Any]) -> str:
+    """SHA-256 over what the admin plane lists: a line of JSON per key (E.8)."""
+    digest = hashlib.sha256()
+    for row in rows:
+        value, conditions = (
+            json.dumps(row[name], separators=(",", ":")) for name in ("value", "conditions")
+        )
+        line = (
+            *(row["id"], row["key"], value, row["value_type"], row["description"], conditions),
+            *(row["version"], parse_ms(row["created_at"]), parse_ms(row["updated_at"])),
+        )
+        digest.update(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def test_the_wire(tmp_path: Path) -> None:
@@ -489,6 +505,7 @@ def test_sixteen_writers_leave_the_hash_of_the_final_state(tmp_path: Path) -> No
         assert next(row["version"] for row in rows if row["key"] == "total") == 17
         before = await fetch(world, project)
         assert before.data == {row["key"]: row["value"] for row in rows}
+        assert before.headers["etag"] == f'"{hash_of(rows)}"'
         await world.restart()  # from what is on the disk alone
         after = await fetch(world, project)
         assert after.headers["etag"] == before.headers["etag"]
