@@ -102,8 +102,12 @@ def _pattern(text: str, edits: list[str]) -> str:
         plain = f"\\{character}" if character in "\\%_" else character
         raw = plain if character == "\\" else character
         made += {
-            "keep": plain, "raw": raw, "one": "_", "any": "%",
-            "swap": plain.swapcase(), "drop": "",
+            "keep": plain,
+            "raw": raw,
+            "one": "_",
+            "any": "%",
+            "swap": plain.swapcase(),
+            "drop": "",
         }[edit]
     return made
 
