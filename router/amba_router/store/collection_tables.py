@@ -36,6 +36,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 from amba_router.services.collections.columns import TYPES, Collection, Stored
 from amba_router.services.collections.columns import Column as Declared
 from amba_router.store.scoped import Scoped
+from amba_router.store.sql_functions import bounded
 from amba_runtime import limits
 
 
@@ -149,11 +150,12 @@ class Rows:
         return None if row is None else dict(row)
 
     def ids(self, reach: Reach, *where: ColumnElement[bool], limit: int) -> list[str]:
-        """The ids of the first `limit` rows, the oldest first."""
+        """The ids of the first `limit` rows, the oldest first. Raises as `row_pages.find_rows`."""
         columns = self.table.c
         query = select(columns.id).where(self.visible(reach), *where)
         query = query.order_by(columns.created_at, columns.id).limit(limit)
-        return list(self._connection.scalars(query))
+        with bounded(self._connection):
+            return list(self._connection.scalars(query))
 
     def among(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of these ids, in their order. Raises `PageTooLarge`."""
@@ -169,9 +171,10 @@ class Rows:
         return [found[id_] for id_ in ids if id_ in found]
 
     def count(self, reach: Reach, *where: ColumnElement[bool]) -> int:
-        """How many rows there are."""
+        """How many rows there are. Raises as `row_pages.find_rows`."""
         query = select(func.count()).select_from(self.table).where(self.visible(reach), *where)
-        return int(self._connection.scalar(query) or 0)
+        with bounded(self._connection):
+            return int(self._connection.scalar(query) or 0)
 
     def has(self, column: str, value: Stored) -> bool:
         """Whether a row has this value, deleted or not."""

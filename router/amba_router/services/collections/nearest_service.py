@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from amba_router.api import faults
@@ -65,10 +66,12 @@ class NearestService:
             rows = Rows(scoped, collection, self._tables)
             reach = scope.reading(collection, deleted=wanted.include_deleted)
             ranking = Ranking(wanted, target)
-            for chunk in vector_chunks(
+            chunks = vector_chunks(
                 scoped.connection, rows.table, wanted.column, wanted.filter, rows.visible(reach)
-            ):
-                ranking.add(chunk)
+            )
+            with closing(chunks):
+                for chunk in chunks:
+                    ranking.add(chunk)
             best, more = ranking.nearest()
             made = wire_rows(collection, rows.among([id_ for _, id_ in best]))
             for row, (distance, _) in zip(made, best, strict=True):

@@ -35,8 +35,8 @@ class Shelf:
     def __init__(self) -> None:
         engine = create_engine("sqlite://")
 
-        def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-            sql_functions.register(connection)
+        def on_connect(connection: sqlite3.Connection, record: Any) -> None:
+            sql_functions.register(connection, record.info)
 
         event.listen(engine, "connect", on_connect)
         self._engine = engine

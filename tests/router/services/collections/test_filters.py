@@ -20,6 +20,8 @@ from amba_router.services.collections.filters import (
     parse_filter,
     parse_where,
 )
+from amba_router.store.collection_tables import Reach
+from amba_router.store.filter_sql import condition
 from amba_runtime import limits
 
 TITLE = next(column for column in BOOKS.all_columns if column.name == "title")
@@ -281,6 +283,40 @@ def test_a_hostile_pattern_ends() -> None:
     with Shelf() as shelf:
         shelf.put({"title": "a" * 20_000})
         assert shelf.ids(where={"title": {"like": "%a" * 200 + "%b"}}) == []
+
+
+def test_a_query_costs_as_much_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scans, small letters and values inside of JSON are all counted; the connection goes on."""
+    with Shelf() as shelf:
+        for _ in range(60):
+            shelf.put({"title": "x" * 5000, "extra": [[], *[[n] for n in range(300)]]})
+        costly: list[dict[str, Any]] = [
+            {"title": {"ilike": "%y"}},
+            {"extra": {"contains": [[-1]]}},
+            {"extra": {"overlaps": [[-1]]}},
+            {"extra": {"containedBy": [[-1]]}},
+            {"not": {"extra": {"in": [[[n] for n in range(301)]]}}},
+            {"or": [{"count": n} for n in range(150)]},
+        ]
+        for where in costly:
+            assert shelf.ids(where=where) in ([], shelf.ids())
+        monkeypatch.setattr(
+            limits, "COLLECTION_QUERY_STEPS", replace(limits.COLLECTION_QUERY_STEPS, value=2_000)
+        )
+        for where in costly:
+            with pytest.raises(Refused, match="looks at too many rows for one call") as caught:
+                shelf.ids(where=where)
+            assert caught.value.problem.code == "INVALID_QUERY"
+        everyone, everything = Reach(None), condition(shelf.rows.table, EVERYTHING)
+        assert shelf.rows.count(everyone, everything) == 60
+        scan = condition(shelf.rows.table, parse_where(BOOKS, costly[0]))
+        with pytest.raises(Refused, match="too many rows"):
+            shelf.rows.count(everyone, scan)
+        with pytest.raises(Refused, match="too many rows"):
+            shelf.rows.ids(everyone, scan, limit=1)
+        # what is no query of a user's is not counted
+        count = shelf.rows.table.select().where(scan)
+        assert shelf.connection.execute(count).all() == []
 
 
 INJECTIONS = [
