@@ -120,9 +120,28 @@ def test_each_user_finds_their_own(tmp_path: Path) -> None:
         assert got.said == (401, "UNAUTHORIZED")
         for path in ("/nope/find-nearest", "/Books/find-nearest"):
             assert (await desk.client("POST", path, asked)).said == (404, "COLLECTION_NOT_FOUND")
-        # a text needs the gateway: an honest answer, not an invented vector
-        got = await desk.client("POST", near, {"to_text": "tales"})
-        assert got.said == (501, "NOT_EMULATED")
+
+    at_desk(tmp_path, work)
+
+
+def test_a_text_is_compared_by_what_the_gateway_makes_of_it(tmp_path: Path) -> None:
+    """Rows whose vectors the gateway made of texts; another text is nearest to the one it shares
+    words with (contract E.5, E.10).
+    """
+    texts = ("a tale of two cities", "how to bake bread", "the engine of a steam ship")
+
+    async def work(desk: Desk) -> None:
+        await desk.make("books", column("embedding", "vector", dimension=256), column("t"))
+        project = desk.project["id"]
+        for text in texts:
+            body = {"provider": "openai", "model": "text-embedding-3-small", "input": text}
+            body["dimensions"] = 256
+            told = await desk.world.post(f"/v1/admin/projects/{project}/ai/embeddings", body)
+            row = {"t": text, "embedding": told.data["embeddings"][0]}
+            assert (await desk.client("POST", "/books", row)).status == 201
+        for asked, nearest in (("baking a bread", texts[1]), ("cities and their tale", texts[0])):
+            got = await desk.client("POST", "/books/find-nearest", {"to_text": asked, "k": 1})
+            assert got.data[0]["t"] == nearest
 
     at_desk(tmp_path, work)
 
