@@ -38,10 +38,22 @@ class Emulation:
 
     def parts(self) -> tuple[Part, ...]:
         """In the order in which the OpenAPI document has them."""
-        return (self._users,)
+        return (self._users, self._collections)
 
     def _users(self) -> Iterable[Operation]:
         return ()
+
+    def _collections(self) -> Iterable[Operation]:
+        from amba_router.services.collections import routes
+        from amba_router.services.collections.row_service import RowService
+        from amba_router.services.collections.service import Collections
+        from amba_router.store.collection_tables import CollectionTables
+
+        tables = CollectionTables()
+        return routes.operations(
+            Collections(self._store, tables, self._clock),
+            RowService(self._store, tables, self._clock),
+        )
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""

@@ -86,9 +86,9 @@ METHOD_NOT_ALLOWED = _input("METHOD_NOT_ALLOWED", "see `Allow`", 405)
 # what was sent
 INVALID_INPUT = _input("INVALID_INPUT", "the body or a parameter is not what it must be")
 INVALID_JSON = _input("INVALID_JSON", "the body is not JSON, or too deep")
-INVALID_NAME = _input("INVALID_NAME", "a function's or secret's name breaks its rule")
-RESERVED_NAME = _input("RESERVED_NAME", "a secret's name is the platform's own")
-INVALID_VALUE = _input("INVALID_VALUE", "a secret's value is too long, or no text")
+INVALID_NAME = _input("INVALID_NAME", "a name breaks its rule")
+RESERVED_NAME = _input("RESERVED_NAME", "a name is the platform's own")
+INVALID_VALUE = _input("INVALID_VALUE", "a value is too long, or not of its type")
 INVALID_RATE_LIMIT = _input("INVALID_RATE_LIMIT", "the three members or what they may be")
 INVALID_LIMITS = _input("INVALID_LIMITS", "an unknown limit, or a value out of range")
 INVALID_METADATA = _input("INVALID_METADATA", "an upload's metadata is not what it must be")
@@ -108,6 +108,25 @@ CONFLICT = Fault(409, "CONFLICT", "conflict", "the state changed meanwhile, or d
 TOO_MANY_DEPLOYS = Fault(
     429, "TOO_MANY_DEPLOYS", "rate_limit", "too many deploys of one function wait"
 )
+
+# collections
+COLLECTION_NOT_FOUND = _missing("COLLECTION_NOT_FOUND", "this project has no such collection")
+ROW_NOT_FOUND = _missing("ROW_NOT_FOUND", "no such row, or not this user's")
+COLLECTION_EXISTS = Fault(409, "COLLECTION_EXISTS", "conflict", "a collection has this name")
+INVALID_SCHEMA = _input("INVALID_SCHEMA", "a column, an index, or a change of one")
+INVALID_COLUMN = _input("INVALID_COLUMN", "a row names a column that is not there")
+BATCH_TOO_LARGE = _input("BATCH_TOO_LARGE", "more rows than one batch takes; nothing was written")
+ROW_CONFLICT = Fault(
+    409, "ROW_CONFLICT", "conflict", "a unique index or a reference stands against it"
+)
+AS_USER_MISMATCH = Fault(
+    403, "AS_USER_MISMATCH", "auth", "a row of another user than the one who is asked for"
+)
+
+# queries of collections
+INVALID_FILTER = _input("INVALID_FILTER", "a filter over rows: the place is in `details.field`")
+INVALID_QUERY = _input("INVALID_QUERY", "an option of a query is not what it must be")
+INVALID_CURSOR = _input("INVALID_CURSOR", "not a cursor of this very query")
 
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")

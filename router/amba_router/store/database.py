@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
 
-from amba_router.store import schema, service_schema
+from amba_router.store import schema, service_schema, sql_functions
 from amba_router.store.failures import damaged, translated
 from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
@@ -203,6 +203,7 @@ def _engine(path: Path, *, begin: str, size: int) -> Engine:
             f"journal_size_limit={64 * limits.MIB}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
+        sql_functions.register(connection)
 
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)

@@ -96,11 +96,15 @@ class ProjectRows:
         return await self._database.write(work)
 
     async def delete(self, project_id: str) -> bool:
+        # a start, which loads this module, waits for nothing of a service
+        from amba_router.store.collection_rows import drop_all
+
         def work(c: Connection, _adopt: object) -> tuple[bool, set[str]]:
             table = deployments
             mine = table.c.project_id == project_id
             gone = set(c.scalars(select(table.c.bundle_sha).where(mine)))
             gone |= {blob for blob in c.scalars(select(table.c.map_sha).where(mine)) if blob}
+            drop_all(c, project_id)
             if not c.execute(delete(projects).where(projects.c.id == project_id)).rowcount:
                 return False, set()
             return True, gone | forget_project(c, project_id)

@@ -1,0 +1,131 @@
+"""The tables of collections are made, altered and dropped here: names are quoted, never bound.
+
+Every name has passed the rule of names before it comes here (`schema`), and is quoted all the same.
+Nulls are refused before a row comes to the database: SQLite cannot add a column that takes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import Connection
+
+from amba_router.services.collections.columns import TYPES, Collection, Column, Index
+from amba_router.store.collection_tables import table_name
+from amba_runtime.errors import InternalCode, InternalError
+
+Targets = Mapping[str, int]
+"""Ids of the collections that columns refer to, by name."""
+
+
+def create(connection: Connection, collection: Collection, targets: Targets) -> None:
+    """A collection's table and its indexes."""
+    columns = ", ".join(_column(column, targets) for column in collection.all_columns)
+    connection.exec_driver_sql(f"CREATE TABLE {_table(collection)} ({columns})")
+    # what the client plane asks for: one user's rows, in the order of their making
+    name = _quoted(f"{table_name(collection.id)}.user")
+    connection.exec_driver_sql(
+        f"CREATE INDEX {name} ON {_table(collection)} (user_id, created_at, id)"
+    )
+    name = _quoted(f"{table_name(collection.id)}.created")
+    connection.exec_driver_sql(f"CREATE INDEX {name} ON {_table(collection)} (created_at, id)")
+    for column in collection.columns:
+        _index_reference(connection, collection, column)
+    for index in collection.indexes:
+        add_index(connection, collection, index)
+
+
+def add_column(
+    connection: Connection, collection: Collection, column: Column, targets: Targets
+) -> None:
+    """One more column, null in all rows."""
+    connection.exec_driver_sql(
+        f"ALTER TABLE {_table(collection)} ADD COLUMN {_column(column, targets)}"
+    )
+    _index_reference(connection, collection, column)
+
+
+def add_index(connection: Connection, collection: Collection, index: Index) -> None:
+    """Raises `IntegrityError`, of a unique one that the rows break."""
+    if not has_table(collection, index):
+        return
+    parts = ", ".join(
+        f"{_quoted(name)} {'DESC' if descending else 'ASC'}" for name, descending in index.columns
+    )
+    unique = "UNIQUE " if index.unique else ""
+    connection.exec_driver_sql(
+        f"CREATE {unique}INDEX {_index(collection, index)} ON {_table(collection)} ({parts})"
+    )
+
+
+def has_table(collection: Collection, index: Index) -> bool:
+    """Whether the database keeps it: of a vector it does not, as all rows are compared."""
+    columns = (collection.column(name) for name, _ in index.columns)
+    return not any(column is not None and column.type == "vector" for column in columns)
+
+
+def drop_column(
+    connection: Connection, collection: Collection, column: Column, indexes: Iterable[Index]
+) -> None:
+    """Without a column, and without the indexes that have it."""
+    for index in indexes:
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_index(collection, index)}")
+    name = _quoted(_reference_name(collection, column))
+    connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
+    connection.exec_driver_sql(
+        f"ALTER TABLE {_table(collection)} DROP COLUMN {_quoted(column.name)}"
+    )
+
+
+def drop_tables(connection: Connection, ids: Iterable[int]) -> None:
+    """Without these tables, whichever refers to which; no other table may refer to them."""
+    tables = [_quoted(table_name(id_)) for id_ in ids]
+    # rows of a circle can only go together: what is broken on the way is looked at again below
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+    for table in tables:
+        connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608  # quoted above
+    for table in tables:
+        connection.exec_driver_sql(f"DROP TABLE {table}")
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys=OFF")
+
+
+def _column(column: Column, targets: Targets) -> str:
+    made = f"{_quoted(column.name)} {TYPES[column.type].sql}"
+    if column.name == "id":
+        made += " PRIMARY KEY NOT NULL"
+    reference = column.references
+    if reference is not None and reference.table in targets:
+        table = _quoted(table_name(targets[reference.table]))
+        # RESTRICT would forbid what one statement deletes whole; NO ACTION looks at its end
+        action = {"cascade": "CASCADE", "set null": "SET NULL"}.get(
+            reference.on_delete, "NO ACTION"
+        )
+        made += f" REFERENCES {table} ({_quoted(reference.column)}) ON DELETE {action}"
+    return made
+
+
+def _index_reference(connection: Connection, collection: Collection, column: Column) -> None:
+    """Without one, each deletion of a row that may be referred to reads all that may refer."""
+    if column.references is not None:
+        name = _quoted(_reference_name(collection, column))
+        connection.exec_driver_sql(
+            f"CREATE INDEX {name} ON {_table(collection)} ({_quoted(column.name)})"
+        )
+
+
+def _reference_name(collection: Collection, column: Column) -> str:
+    return f"{table_name(collection.id)}.reference.{column.name}"
+
+
+def _index(collection: Collection, index: Index) -> str:
+    return _quoted(f"{table_name(collection.id)}.index.{index.name}")
+
+
+def _table(collection: Collection) -> str:
+    return _quoted(table_name(collection.id))
+
+
+def _quoted(name: str) -> str:
+    if '"' in name or "\0" in name:
+        raise InternalError(InternalCode.INVARIANT, f"{name!r} came to the database as a name")
+    return f'"{name}"'

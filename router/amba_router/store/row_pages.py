@@ -1,0 +1,69 @@
+"""One page of a collection's rows, in an order that inserts do not disturb.
+
+A page goes on behind the last row of the one before, by value and id: never by counting.
+Source: contract E.5 (order, limit, cursor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Table
+
+from amba_router.services.collections.columns import Stored
+from amba_router.services.collections.query import Query, next_cursor
+from amba_router.store.collection_tables import weight
+from amba_router.store.filter_sql import Condition, after, condition, ordering
+from amba_runtime import limits
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows by names of columns, all of them, in stored forms.
+
+    Attributes:
+        next_cursor: None at the end, and where the order has several columns.
+    """
+
+    rows: tuple[Mapping[str, Stored], ...]
+    next_cursor: str | None
+    has_more: bool
+
+
+def find_rows(connection: Connection, table: Table, query: Query, *scope: Condition) -> Page:
+    """The rows that a query asks for, within a scope.
+
+    A page ends early, with a cursor, where its rows are very large.
+
+    Args:
+        scope: what the caller may see, besides what it asks.
+
+    Raises:
+        Refused: INVALID_QUERY, where the next page could not be named.
+    """
+    statement = table.select().where(*scope, condition(table, query.filter))
+    if not query.include_deleted:
+        statement = statement.where(table.c.deleted_at.is_(None))
+    if query.after is not None:
+        behind = after(table, query.order[0], query.after.value, query.after.row_id)
+        statement = statement.where(behind)
+    statement = statement.order_by(*ordering(table, query.order))
+    statement = statement.limit(query.limit + 1).offset(query.offset)
+    rows: list[Mapping[str, Stored]] = []
+    size, has_more = 0, False
+    with connection.execute(statement.execution_options(yield_per=_AT_ONCE)) as result:
+        for row in result.mappings():
+            size += weight(row.values())
+            # one row at least, or the next page would be the same
+            full = len(rows) == query.limit or size > limits.COLLECTION_PAGE_BYTES.value
+            if rows and full:
+                has_more = True
+                break
+            rows.append({**row})
+    cursor = next_cursor(query, rows[-1]) if has_more else None
+    return Page(tuple(rows), cursor, has_more)
+
+
+_AT_ONCE = 20
+"""Rows fetched at once: a page of large ones is not in memory whole before it is cut."""
