@@ -128,6 +128,11 @@ INVALID_FILTER = _input("INVALID_FILTER", "a filter over rows: the place is in `
 INVALID_QUERY = _input("INVALID_QUERY", "an option of a query is not what it must be")
 INVALID_CURSOR = _input("INVALID_CURSOR", "not a cursor of this very query")
 
+# EDGE_DB_PROXY
+UNSUPPORTED_SQL = _input("UNSUPPORTED_SQL", "SQL that the database binding does not take")
+STATEMENT_TIMEOUT = _input("STATEMENT_TIMEOUT", "a statement took too long; nothing changed", 408)
+RESULT_TOO_LARGE = _input("RESULT_TOO_LARGE", "a statement gives or changes too many rows", 413)
+
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
