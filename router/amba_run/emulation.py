@@ -44,15 +44,19 @@ class Emulation:
         return ()
 
     def _collections(self) -> Iterable[Operation]:
-        from amba_router.services.collections import routes
+        from amba_router.services.collections import nearest_routes, routes
+        from amba_router.services.collections.nearest_service import NearestService
         from amba_router.services.collections.row_service import RowService
         from amba_router.services.collections.service import Collections
         from amba_router.store.collection_tables import CollectionTables
 
         tables = CollectionTables()
-        return routes.operations(
-            Collections(self._store, tables, self._clock),
-            RowService(self._store, tables, self._clock),
+        return (
+            *routes.operations(
+                Collections(self._store, tables, self._clock),
+                RowService(self._store, tables, self._clock),
+            ),
+            *nearest_routes.operations(NearestService(self._store, tables)),
         )
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:

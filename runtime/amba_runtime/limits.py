@@ -476,6 +476,12 @@ COLLECTION_FILTER_DEPTH = Limit(32, "levels", "of and, or, not in one filter", "
 COLLECTION_FILTER_LEAVES = Limit(200, "comparisons", "in one filter", "ours")
 COLLECTION_FILTER_IN = Limit(1_000, "values", "of one list in a filter", "ours")
 COLLECTION_FILTER_VALUES = Limit(5_000, "values", "of all lists in one filter", "ours")
+COLLECTION_QUERY_STEPS = Limit(
+    300_000_000,
+    "steps",
+    "of SQLite and ours that one query of rows may cost",
+    "ours; a few seconds",
+)
 COLLECTION_PATTERN = Limit(1_000, "characters", "of a like or ilike pattern", "ours")
 COLLECTION_ORDER = Limit(8, "columns", "to order by", "ours")
 COLLECTION_CURSOR_TEXT = Limit(2_000, "bytes", "of a text that a cursor may carry", "ours")

@@ -36,11 +36,12 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 from amba_router.services.collections.columns import TYPES, Collection, Stored
 from amba_router.services.collections.columns import Column as Declared
 from amba_router.store.scoped import Scoped
+from amba_router.store.sql_functions import bounded
 from amba_runtime import limits
 
 
 class RowRefused(Exception):
-    """The database takes no such row; nothing of the statement was done.
+    """The database takes no such row. The transaction is to be given up: a part may be done.
 
     Attributes:
         at: which of the rows that were added; None of a change or a deletion.
@@ -149,11 +150,12 @@ class Rows:
         return None if row is None else dict(row)
 
     def ids(self, reach: Reach, *where: ColumnElement[bool], limit: int) -> list[str]:
-        """The ids of the first `limit` rows, the oldest first."""
+        """The ids of the first `limit` rows, the oldest first. Raises as `row_pages.find_rows`."""
         columns = self.table.c
         query = select(columns.id).where(self.visible(reach), *where)
         query = query.order_by(columns.created_at, columns.id).limit(limit)
-        return list(self._connection.scalars(query))
+        with bounded(self._connection):
+            return list(self._connection.scalars(query))
 
     def among(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of these ids, in their order. Raises `PageTooLarge`."""
@@ -169,9 +171,10 @@ class Rows:
         return [found[id_] for id_ in ids if id_ in found]
 
     def count(self, reach: Reach, *where: ColumnElement[bool]) -> int:
-        """How many rows there are."""
+        """How many rows there are. Raises as `row_pages.find_rows`."""
         query = select(func.count()).select_from(self.table).where(self.visible(reach), *where)
-        return int(self._connection.scalar(query) or 0)
+        with bounded(self._connection):
+            return int(self._connection.scalar(query) or 0)
 
     def has(self, column: str, value: Stored) -> bool:
         """Whether a row has this value, deleted or not."""
@@ -179,18 +182,23 @@ class Rows:
         return self._connection.scalar(query) is not None
 
     def add(self, rows: Sequence[Mapping[str, Stored]]) -> None:
-        """New rows: all, or none. Each has every column. Raises `RowRefused`, naming the row."""
+        """New rows, each with every column. Raises `RowRefused`, naming the row."""
         if not rows:
             return
         try:
-            with self._connection.begin_nested():
-                self._connection.execute(insert(self.table), list(rows))
-            return
-        except IntegrityError:
-            pass
-        # one by one, to say which
-        for at, row in enumerate(rows):
-            self._run(insert(self.table).values(row), at)
+            self._connection.execute(insert(self.table), list(rows))
+        except IntegrityError as error:
+            # those before it are there still
+            at = self._present([str(row["id"]) for row in rows])
+            raise RowRefused(at, _columns_of(error)) from error
+
+    def _present(self, ids: Sequence[str]) -> int:
+        count = 0
+        for at in range(0, len(ids), _SQL_VARIABLES):
+            some = self.table.c.id.in_(ids[at : at + _SQL_VARIABLES])
+            query = select(func.count()).select_from(self.table).where(some)
+            count += int(self._connection.scalar(query) or 0)
+        return count
 
     def change(self, ids: Sequence[str], values: Mapping[str, Stored]) -> None:
         """The same new values for each of these rows. Raises `RowRefused`."""
@@ -202,24 +210,25 @@ class Rows:
         """New values for each row; every one names the same columns. Raises `RowRefused`."""
         if not changed:
             return
-        names: dict[str, Any] = {name: bindparam(f"new_{name}") for name in changed[0][1]}
-        statement = update(self.table).where(self.table.c.id == bindparam("row_id")).values(names)
+        # in capitals, as no column is
+        names: dict[str, Any] = {name: bindparam(f"NEW_{name}") for name in changed[0][1]}
+        statement = update(self.table).where(self.table.c.id == bindparam("ID")).values(names)
         bound = [
-            {"row_id": id_, **{f"new_{name}": value for name, value in values.items()}}
+            {"ID": id_, **{f"NEW_{name}": value for name, value in values.items()}}
             for id_, values in changed
         ]
-        self._run(statement, parameters=bound)
+        self._run(statement, bound)
 
     def drop(self, ids: Sequence[str]) -> None:
         """Without these rows, for good. Raises `RowRefused`: rows of others refer to them."""
         for at in range(0, len(ids), _SQL_VARIABLES):
             self._run(delete(self.table).where(self.table.c.id.in_(ids[at : at + _SQL_VARIABLES])))
 
-    def _run(self, statement: Any, at: int | None = None, *, parameters: Any = None) -> None:
+    def _run(self, statement: Any, parameters: Any = None) -> None:
         try:
             self._connection.execute(statement, parameters)
         except IntegrityError as error:
-            raise RowRefused(at, _columns_of(error)) from error
+            raise RowRefused(None, _columns_of(error)) from error
 
 
 _SQL_VARIABLES = 500  # SQLite allows 999 in a statement on its oldest builds

@@ -193,7 +193,7 @@ def _engine(path: Path, *, begin: str, size: int) -> Engine:
     )
 
     # The driver would start transactions by its own rules: it is told not to, and we say BEGIN.
-    def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    def on_connect(connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
@@ -203,7 +203,7 @@ def _engine(path: Path, *, begin: str, size: int) -> Engine:
             f"journal_size_limit={64 * limits.MIB}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
-        sql_functions.register(connection)
+        sql_functions.register(connection, record.info)
 
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)

@@ -6,15 +6,17 @@ Source: contract E.5 (order, limit, cursor).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table
 
-from amba_router.services.collections.columns import Stored
+from amba_router.services.collections.columns import Column, Stored
+from amba_router.services.collections.filters import Filter
 from amba_router.services.collections.query import Query, next_cursor
 from amba_router.store.collection_tables import weight
 from amba_router.store.filter_sql import Condition, after, condition, ordering
+from amba_router.store.sql_functions import bounded
 from amba_runtime import limits
 
 
@@ -40,7 +42,7 @@ def find_rows(connection: Connection, table: Table, query: Query, *scope: Condit
         scope: what the caller may see, besides what it asks.
 
     Raises:
-        Refused: INVALID_QUERY, where the next page could not be named.
+        Refused: INVALID_QUERY, where the next page could not be named, or all of it costs too much.
     """
     statement = table.select().where(*scope, condition(table, query.filter))
     if not query.include_deleted:
@@ -52,7 +54,8 @@ def find_rows(connection: Connection, table: Table, query: Query, *scope: Condit
     statement = statement.limit(query.limit + 1).offset(query.offset)
     rows: list[Mapping[str, Stored]] = []
     size, has_more = 0, False
-    with connection.execute(statement.execution_options(yield_per=_AT_ONCE)) as result:
+    asked = statement.execution_options(yield_per=_AT_ONCE)
+    with bounded(connection), connection.execute(asked) as result:
         for row in result.mappings():
             size += weight(row.values())
             # one row at least, or the next page would be the same
@@ -63,6 +66,24 @@ def find_rows(connection: Connection, table: Table, query: Query, *scope: Condit
             rows.append({**row})
     cursor = next_cursor(query, rows[-1]) if has_more else None
     return Page(tuple(rows), cursor, has_more)
+
+
+def vector_chunks(
+    connection: Connection, table: Table, column: Column, wanted: Filter, *scope: Condition
+) -> Generator[Sequence[tuple[str, bytes]]]:
+    """Ids and vectors of the rows that a filter finds within a scope and that have one.
+
+    In no order, a few hundred at once: they are never all in memory.
+    Close it. Raises as `find_rows`.
+    """
+    vectors = table.c[column.name]
+    statement = table.select().with_only_columns(table.c.id, vectors)
+    statement = statement.where(*scope, condition(table, wanted), vectors.is_not(None))
+    chunk = limits.COLLECTION_NEAREST_CHUNK.value
+    asked = statement.execution_options(yield_per=chunk)
+    with bounded(connection), connection.execute(asked) as result:
+        for rows in result.partitions():
+            yield [(str(row[0]), row[1]) for row in rows]
 
 
 _AT_ONCE = 20

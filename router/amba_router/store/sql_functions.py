@@ -1,89 +1,177 @@
 """Functions of ours that SQL calls: letters beyond ASCII, and what lies inside of JSON.
 
-All are deterministic; null gives null. JSON comes as text that we wrote ourselves.
+All are deterministic; null gives null. JSON comes as text that we wrote ourselves. What a query of
+a user's may cost is counted here, in steps of SQLite and of these functions.
 Source: Postgres' meaning of ILIKE and of `@>`, `<@` and `&&` (contract E.5).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
+from amba_router.api import faults
 from amba_router.services.collections.shapes import is_array, is_nested, is_object
+from amba_runtime import limits
 
 _OPERANDS = 8
 """Right sides kept decoded per connection: a query asks of each row the same few."""
 
+_TICK = 10_000
+"""Steps of SQLite between two looks at what is left."""
 
-def register(connection: sqlite3.Connection) -> None:
-    """Make them known to a new connection."""
+_INFO = "amba_work"
+
+
+class TooMuch(Exception):
+    """A function has used up what its query may cost."""
+
+
+class Work:
+    """What the query that runs on a connection may still cost; one thread uses it at a time."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None  # None: nobody counts
+
+    def spend(self, steps: int) -> None:
+        """Raises `TooMuch`."""
+        if self.left is not None:
+            self.left -= steps
+            if self.spent:
+                raise TooMuch
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left."""
+        return self.left is not None and self.left < 0
+
+    def tick(self) -> int:
+        """Called by SQLite as it works; 1 ends the statement."""
+        if self.left is not None:
+            self.left -= _TICK
+        return int(self.spent)
+
+
+@contextmanager
+def bounded(connection: Connection) -> Generator[None]:
+    """Statements in here, all together, end where they have cost too much.
+
+    Raises:
+        Refused: INVALID_QUERY, with what to do; a transaction around it can go on or roll back.
+    """
+    work: Work = connection.info[_INFO]
+    work.left = limits.COLLECTION_QUERY_STEPS.value
+    try:
+        yield
+    except OperationalError:
+        if work.spent:
+            raise faults.INVALID_QUERY.refuse(
+                "this looks at too many rows for one call: filter by columns that have an index, "
+                "with eq, gt or lt",
+                {"field": "$"},
+            ) from None
+        raise
+    finally:
+        work.left = None
+
+
+def register(connection: sqlite3.Connection, info: dict[object, object]) -> None:
+    """Make them known to a new connection. Args: info: what SQLAlchemy keeps beside it."""
+    work = info[_INFO] = Work()
     operand = lru_cache(_OPERANDS)(_decoded)
 
     def of_json(name: str, test: Callable[[object, object], bool]) -> None:
         def run(stored: str | None, wanted: str) -> int | None:
-            return None if stored is None else int(test(_decoded(stored), operand(wanted)))
+            if stored is None:
+                return None
+            work.spend(_CALL + len(stored) // _LETTERS)
+            return int(test(_decoded(stored), operand(wanted)))
 
         connection.create_function(name, 2, run, deterministic=True)
 
-    connection.create_function("amba_lower", 1, _lower, deterministic=True)
-    of_json("amba_contains", contains)
-    of_json("amba_contained", lambda stored, wanted: contains(wanted, stored))
-    of_json("amba_overlaps", overlaps)
-    of_json("amba_among", among)
+    def lower(text: str | None) -> str | None:
+        if text is None:
+            return None
+        work.spend(_CALL + len(text) // _LETTERS)
+        return text.lower()
+
+    json = Json(work)
+    connection.set_progress_handler(work.tick, _TICK)
+    connection.create_function("amba_lower", 1, lower, deterministic=True)
+    of_json("amba_contains", json.contains)
+    of_json("amba_contained", lambda stored, wanted: json.contains(wanted, stored))
+    of_json("amba_overlaps", json.overlaps)
+    of_json("amba_among", json.among)
 
 
-def contains(outer: object, inner: object) -> bool:
-    """Whether all of `inner` is found in `outer`, at the same place; order and repeats aside.
+_CALL = 50
+"""Steps of SQLite in the time of one of Python's."""
 
-    An array contains a plain value that is one of its members, at the top alone.
-    """
-    if is_array(outer) and not is_nested(inner):
-        return _key(inner) in _plain(outer)
-    return _within(outer, inner)
+_LETTERS = 10
+"""That are read in the time of a step of SQLite."""
 
 
-def overlaps(stored: object, wanted: object) -> bool:
-    """Whether two arrays have a member in common; what is no array is the one member of itself."""
-    ours, theirs = _listed(stored), _listed(wanted)
-    if not _plain(ours).isdisjoint(_plain(theirs)):
-        return True
-    nested = list(filter(is_nested, theirs))
-    return any(among(member, nested) for member in filter(is_nested, ours))
+class Json:
+    """Compares values of JSON, and counts what it costs. Methods raise `TooMuch`."""
 
+    def __init__(self, work: Work) -> None:
+        self._spend = work.spend
 
-def among(stored: object, wanted: object) -> bool:
-    """Whether a value is one of an array's."""
-    return any(same(stored, member) for member in _listed(wanted))
+    def contains(self, outer: object, inner: object) -> bool:
+        """Whether all of `inner` is found in `outer`, at the same place; order and repeats aside.
 
+        An array contains a plain value that is one of its members, at the top alone.
+        """
+        if is_array(outer) and not is_nested(inner):
+            return _key(inner) in self._plain(outer)
+        return self._within(outer, inner)
 
-def same(one: object, other: object) -> bool:
-    """Equal as jsonb: 1 is 1.0, true is not 1."""
-    if is_object(one) and is_object(other):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if is_array(one) and is_array(other):
-        return len(one) == len(other) and all(map(same, one, other))
-    return not is_nested(one) and not is_nested(other) and _key(one) == _key(other)
+    def overlaps(self, stored: object, wanted: object) -> bool:
+        """Whether two arrays have a member in common; what is no array is one of itself."""
+        ours, theirs = _listed(stored), _listed(wanted)
+        if not self._plain(ours).isdisjoint(self._plain(theirs)):
+            return True
+        nested = list(filter(is_nested, theirs))
+        return any(self.among(member, nested) for member in filter(is_nested, ours))
 
+    def among(self, stored: object, wanted: object) -> bool:
+        """Whether a value is one of an array's."""
+        return any(self.same(stored, member) for member in _listed(wanted))
 
-def _within(outer: object, inner: object) -> bool:
-    if is_object(outer) and is_object(inner):
-        return all(name in outer and _within(outer[name], inner[name]) for name in inner)
-    if is_array(outer) and is_array(inner):
-        plain, nested = _plain(outer), list(filter(is_nested, outer))
-        return all(
-            any(_within(member, wanted) for member in nested)
-            if is_nested(wanted)
-            else _key(wanted) in plain
-            for wanted in inner
-        )
-    return same(outer, inner)
+    def same(self, one: object, other: object) -> bool:
+        """Equal as jsonb: 1 is 1.0, true is not 1."""
+        self._spend(_CALL)
+        if is_object(one) and is_object(other):
+            return one.keys() == other.keys() and all(
+                self.same(one[name], other[name]) for name in one
+            )
+        if is_array(one) and is_array(other):
+            return len(one) == len(other) and all(map(self.same, one, other))
+        return not is_nested(one) and not is_nested(other) and _key(one) == _key(other)
 
+    def _within(self, outer: object, inner: object) -> bool:
+        self._spend(_CALL)
+        if is_object(outer) and is_object(inner):
+            return all(name in outer and self._within(outer[name], inner[name]) for name in inner)
+        if is_array(outer) and is_array(inner):
+            plain, nested = self._plain(outer), list(filter(is_nested, outer))
+            return all(
+                any(self._within(member, wanted) for member in nested)
+                if is_nested(wanted)
+                else _key(wanted) in plain
+                for wanted in inner
+            )
+        return self.same(outer, inner)
 
-def _plain(members: list[object]) -> set[tuple[str, object]]:
-    return {_key(member) for member in members if not is_nested(member)}
+    def _plain(self, members: list[object]) -> set[tuple[str, object]]:
+        self._spend(_CALL * len(members))
+        return {_key(member) for member in members if not is_nested(member)}
 
 
 def _key(value: object) -> tuple[str, object]:
@@ -97,7 +185,3 @@ def _listed(value: object) -> list[object]:
 
 def _decoded(text: str) -> object:
     return msgspec.json.decode(text)
-
-
-def _lower(text: str | None) -> str | None:
-    return None if text is None else text.lower()

@@ -113,7 +113,7 @@ def parse_query(
     tree = filter_of(collection, options, place)
     order = _order(collection, options.get("order"), f"{place}.order")
     include_deleted = including_deleted(options, place)
-    fingerprint = _sum(
+    fingerprint = fingerprint_of(
         collection.id, scope, tree, [(o.column.name, o.descending) for o in order], include_deleted
     )
     usual, most = limits.COLLECTION_PAGE_USUAL.value, limits.COLLECTION_PAGE.value
@@ -186,8 +186,8 @@ def write_cursor(column: str, value: Stored, row_id: str, fingerprint: str) -> s
             "order by another column, or page by offset",
         )
     assert not isinstance(value, bytes)
-    made = _Cursor(column, value, row_id, _sum(fingerprint, column, value, row_id))
-    return urlsafe_b64encode(msgspec.json.encode(made)).decode().rstrip("=")
+    made = _Cursor(column, value, row_id, fingerprint_of(fingerprint, column, value, row_id))
+    return _encoded(made)
 
 
 def read_cursor(cursor: object, column: str, fingerprint: str, place: str = "$") -> After:
@@ -203,7 +203,7 @@ def read_cursor(cursor: object, column: str, fingerprint: str, place: str = "$")
     if (
         read is None
         or read.order_column != column
-        or read.sum != _sum(fingerprint, column, read.order_value, read.id)
+        or read.sum != fingerprint_of(fingerprint, column, read.order_value, read.id)
     ):
         raise faults.INVALID_CURSOR.refuse(
             "the cursor is not one of this query: send the next_cursor of its last page, with the "
@@ -211,6 +211,11 @@ def read_cursor(cursor: object, column: str, fingerprint: str, place: str = "$")
             {"field": f"{place}.cursor"},
         )
     return After(read.order_value, read.id)
+
+
+def fingerprint_of(*of: object) -> str:
+    """A sum over values whose representation says all of them, in hex digits."""
+    return hashlib.blake2b(repr(of).encode(), digest_size=8).hexdigest()
 
 
 def known_keys(options: Mapping[str, object], known: frozenset[str], place: str) -> None:
@@ -306,12 +311,16 @@ def _decoded(cursor: object) -> _Cursor | None:
         return None
     if not _CURSOR.match(cursor):
         return None
+    bare = cursor.rstrip("=")
     try:
-        raw = urlsafe_b64decode(cursor.rstrip("=") + "=" * (-len(cursor.rstrip("=")) % 4))
-        return msgspec.json.decode(raw, type=_Cursor)
+        read = msgspec.json.decode(urlsafe_b64decode(bare + "=" * (-len(bare) % 4)), type=_Cursor)
     except (ValueError, msgspec.MsgspecError):
         return None
+    # nothing but what we write: no other spelling, no number that the database could not hold
+    value = read.order_value
+    fits = not isinstance(value, int) or -(2**63) <= value < 2**63
+    return read if fits and _encoded(read) == bare else None
 
 
-def _sum(*of: object) -> str:
-    return hashlib.blake2b(repr(of).encode(), digest_size=8).hexdigest()
+def _encoded(cursor: _Cursor) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")

@@ -233,57 +233,59 @@ class _Rows:
         self._rows = rows
 
     async def list(self, asked: Asked) -> Answer:
-        found = await self._rows.find(*_where(asked), _options(asked), total=True)
+        found = await self._rows.find(*place_of(asked), _options(asked), total=True)
         return Answer(200, CountedRows(found.rows, found.total, found.next_cursor))
 
     async def find_query(self, asked: Asked) -> Answer:
-        found = await self._rows.find(*_where(asked), _options(asked))
+        found = await self._rows.find(*place_of(asked), _options(asked))
         return Answer(200, RowsAnswer(found.rows, found.next_cursor, found.has_more))
 
     async def find(self, asked: Asked) -> Answer:
-        found = await self._rows.find(*_where(asked), asked.body)
+        found = await self._rows.find(*place_of(asked), asked.body)
         return Answer(200, RowsAnswer(found.rows, found.next_cursor, found.has_more))
 
     async def count(self, asked: Asked) -> Answer:
         options = read_query(asked.query.get("query"))
-        return Answer(200, CountAnswer(CountData(await self._rows.count(*_where(asked), options))))
+        return Answer(
+            200, CountAnswer(CountData(await self._rows.count(*place_of(asked), options)))
+        )
 
     async def insert(self, asked: Asked) -> Answer:
-        return Answer(201, RowAnswer(await self._rows.insert(*_where(asked), asked.body)))
+        return Answer(201, RowAnswer(await self._rows.insert(*place_of(asked), asked.body)))
 
     async def batch(self, asked: Asked) -> Answer:
         bare = not isinstance(asked.body, Batch)
         given = asked.body if bare else asked.body.rows
-        made = await self._rows.insert_all(*_where(asked), given, "$" if bare else "$.rows")
+        made = await self._rows.insert_all(*place_of(asked), given, "$" if bare else "$.rows")
         return Answer(201, BatchAnswer(made, len(made)))
 
     async def get(self, asked: Asked) -> Answer:
         deleted = _flag(asked, "include_deleted")
-        row = await self._rows.get(*_where(asked), asked.path["id"], deleted=deleted)
+        row = await self._rows.get(*place_of(asked), asked.path["id"], deleted=deleted)
         return Answer(200, RowAnswer(row))
 
     async def update(self, asked: Asked) -> Answer:
         given, place = _set(asked.body)
-        row = await self._rows.update(*_where(asked), asked.path["id"], given, place)
+        row = await self._rows.update(*place_of(asked), asked.path["id"], given, place)
         return Answer(200, RowAnswer(row))
 
     async def update_all(self, asked: Asked) -> Answer:
         body: BulkUpdate = asked.body
-        rows = await self._rows.update_all(*_where(asked), body.set, _bulk(body))
+        rows = await self._rows.update_all(*place_of(asked), body.set, _bulk(body))
         return Answer(200, BatchAnswer(rows, len(rows)))
 
     async def delete(self, asked: Asked) -> Answer:
         hard = _flag(asked, "hard")
-        id_ = await self._rows.delete(*_where(asked), asked.path["id"], hard=hard)
+        id_ = await self._rows.delete(*place_of(asked), asked.path["id"], hard=hard)
         return Answer(200, DeletedRowAnswer(DeletedRow(id_, True)))
 
     async def delete_all(self, asked: Asked) -> Answer:
         hard = _flag(asked, "hard")
-        count = await self._rows.delete_all(*_where(asked), _bulk(asked.body), hard=hard)
+        count = await self._rows.delete_all(*place_of(asked), _bulk(asked.body), hard=hard)
         return Answer(200, CountAnswer(CountData(count)))
 
 
-def _where(asked: Asked) -> tuple[str, str, Scope]:
+def place_of(asked: Asked) -> tuple[str, str, Scope]:
     """Project, collection, scope: on the client plane that of the user who asks."""
     on_client = "project_id" not in asked.path
     # a server key that names no user is trusted with all rows (contract H-9)

@@ -47,7 +47,7 @@ VALUES: dict[str, list[Any]] = {
 
 _COMPARED = ("eq", "ne", "gt", "gte", "lt", "lte")
 _INSIDE = ("contains", "overlaps", "containedBy")
-_PIECES = ["%", "_", "a", "A", "b", "\\%", "\\_", "\\\\", "[", "]", "*", "?", "Ä", "ä", "ß", "\n"]
+_EDITS = ("keep", "keep", "raw", "one", "any", "swap", "drop")
 
 
 @cache
@@ -84,8 +84,9 @@ def operators(column: str) -> Strategy:
         st.tuples(st.sampled_from(("isNull", "isNotNull")), st.just(True)),
     ]
     if type_ == "text":
-        like = st.lists(st.sampled_from(_PIECES), max_size=5).map("".join)
-        choices.append(st.tuples(st.sampled_from(("like", "ilike")), like))
+        edits = st.lists(st.sampled_from(_EDITS), min_size=1, max_size=4)
+        like: Strategy = st.builds(_pattern, one, edits)
+        choices += [st.tuples(st.just(name), like) for name in ("like", "ilike", "like")]
     if nested:
         choices.append(st.tuples(st.sampled_from(_INSIDE[::2]), one))
         listed = st.lists(values("extra"), max_size=3) if type_ == "jsonb" else one
@@ -93,9 +94,27 @@ def operators(column: str) -> Strategy:
     return st.one_of(choices)
 
 
+def _pattern(text: str, edits: list[str]) -> str:
+    """A pattern that this very text may fit, or nearly."""
+    made = ""
+    for at, character in enumerate(text):
+        edit = edits[at % len(edits)]
+        plain = f"\\{character}" if character in "\\%_" else character
+        raw = plain if character == "\\" else character
+        made += {
+            "keep": plain,
+            "raw": raw,
+            "one": "_",
+            "any": "%",
+            "swap": plain.swapcase(),
+            "drop": "",
+        }[edit]
+    return made
+
+
 def columns() -> Strategy:
-    """Names of columns."""
-    return st.sampled_from(sorted(TYPES))
+    """Names of columns; text has the most operators."""
+    return st.sampled_from([*sorted(TYPES), "title", "title", "user_id"])
 
 
 def where() -> Strategy:

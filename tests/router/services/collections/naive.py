@@ -110,14 +110,15 @@ def compare(row: Row, column: str, op: str, operand: Any) -> bool | None:
     if TYPES[column] == "jsonb" or TYPES[column].endswith("[]"):
         return {"eq": equal(value, operand), "ne": not equal(value, operand)}[op]
     one, other = ordered(column, value), ordered(column, operand)
-    return {
+    results: dict[str, bool] = {
         "eq": one == other,
         "ne": one != other,
         "gt": one > other,
         "gte": one >= other,
         "lt": one < other,
         "lte": one <= other,
-    }[op]
+    }
+    return results[op]
 
 
 def listed(column: str, value: Any, operands: list[Any]) -> bool | None:

@@ -35,21 +35,21 @@ class Shelf:
     def __init__(self) -> None:
         engine = create_engine("sqlite://")
 
-        def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-            sql_functions.register(connection)
+        def on_connect(connection: sqlite3.Connection, record: Any) -> None:
+            sql_functions.register(connection, record.info)
 
         event.listen(engine, "connect", on_connect)
         self._engine = engine
-        self._connection = engine.connect()
-        self.rows = Rows(Scoped(self._connection, "p"), BOOKS, CollectionTables())
-        self.rows.table.create(self._connection)
+        self.connection = engine.connect()
+        self.rows = Rows(Scoped(self.connection, "p"), BOOKS, CollectionTables())
+        self.rows.table.create(self.connection)
         self._count = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        self.connection.close()
         self._engine.dispose()
 
     def put(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Shelf:
     ) -> tuple[list[dict[str, Any]], str | None, bool]:
         """(rows, next cursor, whether there are more) of a query of everyone's rows."""
         query = parse_query(BOOKS, options, scope=scope)
-        page = find_rows(self._connection, self.rows.table, query)
+        page = find_rows(self.connection, self.rows.table, query)
         found = [{c.name: to_wire(c, row[c.name]) for c in BOOKS.all_columns} for row in page.rows]
         return found, page.next_cursor, page.has_more
 

@@ -118,6 +118,10 @@ def test_a_reference_may_be_to_a_unique_column(tmp_path: Path) -> None:
         await desk.insert("nodes", parent=(await desk.insert("nodes", parent=root["id"]))["id"])
         await desk.admin("DELETE", f"/nodes/rows/{root['id']}?hard=true")
         assert await desk.all("nodes") == []
+        code = (await desk.all("shelves"))[0]["id"]
+        got = await desk.admin("PATCH", f"/shelves/rows/{code}", {"code": "A2"})
+        assert got.said == CONFLICT
+        assert got.details == {"field": "$"}
         # the column that refers is free to go, the one that is referred to is not
         got = await desk.admin("PATCH", "/shelves?confirm=code", {"drop_column": "code"})
         assert got.said == (409, "CONFLICT")

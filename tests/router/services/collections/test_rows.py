@@ -183,7 +183,9 @@ def test_objects_in_jsonb_are_merged(tmp_path: Path) -> None:
             got = await desk.admin("PATCH", f"/posts/rows/{row['id']}", {"set": {"j": patch}})
             assert got.data["j"] == wanted
             assert (await desk.admin("GET", f"/posts/rows/{row['id']}")).data["j"] == wanted
-        # each row of many by itself
+        # each row of many by itself, and of none
+        no_rows = {"where": {"n": 7}, "set": {"j": {"a": 1}}}
+        assert (await desk.admin("PATCH", "/posts/rows", no_rows)).body == {"data": [], "count": 0}
         await desk.admin("DELETE", "/posts/rows?hard=true", {"where": {}})
         for number in range(3):
             await desk.insert("posts", j={"n": number, "gone": 1}, n=number)
@@ -495,5 +497,39 @@ def test_lists_keep_the_order_of_inserts(tmp_path: Path) -> None:
         desk.world.clock.jump(-60)
         late = await desk.insert("posts", n=9)
         assert late["created_at"] == "2025-12-31T23:59:00.000Z"
+
+    at_desk(tmp_path, work)
+
+
+def test_any_good_name_is_a_column(tmp_path: Path) -> None:
+    """Words of SQL, of SQLite and of our own code are names like others (contract E.5)."""
+
+    async def work(desk: Desk) -> None:
+        names = (
+            *("select", "order", "group", "table", "index", "values", "null", "default", "limit"),
+            *("rowid", "oid", "_rowid_", "keys", "items", "update", "row_id", "new_n", "seq"),
+            *("project_id", "c", "where", "filter", "column", "op", "value", "in", "like", "_"),
+        )
+        await desk.make(
+            "table",
+            *(column(name, "jsonb") for name in names),
+            column("n", "jsonb"),
+            indexes=[{"columns": [f"{name} desc"], "name": f"by_{name}"} for name in names],
+        )
+        given: dict[str, Any] = {name: {"is": name} for name in names}
+        row = await desk.insert("table", **given, n={})
+        assert {name: row[name] for name in names} == given
+        for name in names:
+            (found,) = await desk.all("table", where={name: {"eq": {"is": name}}}, select=[name])
+            assert found == {name: {"is": name}}
+        patch = {name: {"new": 1} for name in (*names, "n")}
+        got = await desk.admin("PATCH", "/table/rows", {"where": {}, "set": patch})
+        assert got.data[0]["row_id"] == {"is": "row_id", "new": 1}
+        assert got.data[0]["n"] == {"new": 1}
+        drop = {"drop_column": "rowid"}
+        assert (await desk.admin("PATCH", "/table?confirm=rowid", drop)).status == 200
+        assert await desk.all("table") == [
+            {name: value for name, value in got.data[0].items() if name != "rowid"}
+        ]
 
     at_desk(tmp_path, work)

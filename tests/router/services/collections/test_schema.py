@@ -417,6 +417,25 @@ def test_a_unique_index_needs_unique_rows(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_an_index_of_a_vector_is_declared_alone(tmp_path: Path) -> None:
+    """As the command line declares it; described, kept by no table, dropped with its column."""
+
+    async def work(desk: Desk) -> None:
+        vector = column("embedding", "vector", dimension=2)
+        await desk.make("posts", column("t"), vector, indexes=[{"columns": ["embedding"]}])
+        got = await desk.admin("PATCH", "/posts", {"add_index": {"columns": ["embedding"]}})
+        assert got.status == 200
+        said = (await desk.admin("GET", "/posts")).data
+        assert [index["name"] for index in said["indexes"]] == ["embedding_idx", "embedding_idx2"]
+        row = await desk.insert("posts", embedding=[1.0, 2.0])
+        assert row["embedding"] == [1.0, 2.0]
+        drop = {"drop_column": "embedding"}
+        assert (await desk.admin("PATCH", "/posts?confirm=embedding", drop)).status == 200
+        assert (await desk.admin("GET", "/posts")).data["indexes"] == []
+
+    at_desk(tmp_path, work)
+
+
 def test_schemas_have_their_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns, indexes and collections: at the limit, and one past it."""
     monkeypatch.setattr(limits, "COLLECTION_COLUMNS", limits.Limit(3, "columns", "", ""))
