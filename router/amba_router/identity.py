@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from amba_router.pages import Pages
 from amba_router.signing import check_id
-from amba_runtime import limits
+from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.wire import Headers
@@ -20,6 +20,9 @@ logger = logging.getLogger("amba.identity")
 
 SESSION_S = 30 * 86400
 """A session token lives this long. Source: contract H-27."""
+
+REFRESH_S = 90 * 86400
+"""A refresh token lives this long. Source: contract E.3 (SH)."""
 
 _PAT = re.compile(r"amb_dpat_[A-Za-z0-9_-]{32}\Z")
 _ALGORITHM = "HS256"
@@ -115,19 +118,27 @@ class Identities:
 
         Source: contract A.6, H-27.
         """
+        return self._sign({"sub": user_id, "anon": anonymous_id}, SESSION_S)
+
+    def mint_refresh(self, user_id: str, *, anonymous_id: str | None, session_id: str) -> str:
+        """A refresh token: as `mint_session`, with `sid`, and `jti` so that no two are the same.
+
+        It is good for what the store knows of it alone; as a session token it is nobody's.
+
+        Source: contract A.6 (a refresh token adds `sid`), E.3.
+        """
+        claims = {"sub": user_id, "anon": anonymous_id, "sid": session_id, "jti": entropy.uuid4()}
+        return self._sign(claims, REFRESH_S)
+
+    def _sign(self, claims: dict[str, Any], seconds: int) -> str:
         import jwt
 
         now = int(self._clock.time_s())
-        claims = {
-            "sub": check_id("user id", user_id),
-            "pid": self._project_id,
-            "anon": anonymous_id,
-            "iat": now,
-            "exp": now + SESSION_S,
-        }
+        check_id("user id", claims["sub"])
+        whole = {**claims, "pid": self._project_id, "iat": now, "exp": now + seconds}
         # pyjwt leaves a type open here and in `decode`
         encode = cast(Callable[..., str], jwt.encode)  # pyright: ignore[reportUnknownMemberType]
-        return encode(claims, self._keys[0], algorithm=_ALGORITHM)
+        return encode(whole, self._keys[0], algorithm=_ALGORITHM)
 
     def of(self, fields: Headers) -> Identity:
         """Who sent these headers. Nobody for a bad credential: never an error (H-4)."""
@@ -176,6 +187,8 @@ class Identities:
                 return NOBODY, 0.0, "the session token has expired"
             if claims["pid"] != self._project_id:
                 return NOBODY, 0.0, "the session token belongs to another project"
+            if "sid" in claims:
+                return NOBODY, 0.0, "a refresh token is no session token"
             if not claims["sub"]:
                 return NOBODY, 0.0, "the session token names no user"
             return Identity(user_id=check_id("user id", claims["sub"])), until_s, ""

@@ -6,7 +6,7 @@ Source: interface.md section 1; contract A.1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from amba_router.hosts import Hosts
 from amba_run.serve import own_addresses
@@ -69,6 +69,10 @@ class Reach:
     def cdn_host(self, slug: str) -> str:
         """Where a project's public objects are, with the port if it has to be said."""
         return self._authority(slug, self.addresses.cdn_suffix)
+
+    def cdn_url(self, slug: str, key: str) -> str:
+        """Where an object is served. Source: contract E.7."""
+        return f"{self._public.scheme}://{self.cdn_host(slug)}/{quote(key, safe='/')}"
 
     def _authority(self, slug: str, suffix: str) -> str:
         port = self._public.port

@@ -52,12 +52,7 @@ _ELSEWHERE = {
 _EGRESS_ELSEWHERE = {"allow": "what all functions may reach besides stands in [egress] allow"}
 
 _PROJECT_KEYS = (
-    "project",
-    "functions",
-    "limits",
-    "queues",
-    "storage",
-    "egress",
+    *("project", "functions", "limits", "queues", "storage", "egress", "seed"),
     "compatibility_date",
 )
 _FUNCTION_KEYS = ("entry", "rate_limit", "schedules", "engine", "limits", "egress")
@@ -86,7 +81,6 @@ class ConfigReader:
 
     def project(self, value: object) -> ProjectConfig:
         table = self.table((), value, _PROJECT_KEYS, _ELSEWHERE)
-        egress = self.take(table, (), "egress", self.egress, ())
         return ProjectConfig(
             folder=self.file.parent,
             file=self.file,
@@ -95,10 +89,11 @@ class ConfigReader:
             limits=self.take(table, (), "limits", self.limits, NOTHING_SET),
             queues=self.take(table, (), "queues", self.queues, ()),
             storage=self.take(table, (), "storage", self.switch, True),
-            egress_allow=egress,
+            egress_allow=self.take(table, (), "egress", self.egress, ()),
             compatibility_date=self.take(
                 table, (), "compatibility_date", self.day, COMPATIBILITY_DATE
             ),
+            seed=self.take(table, (), "seed", self.seed, None),
         )
 
     def functions(self, path: KeyPath, value: object) -> Mapping[str, FunctionConfig]:
@@ -145,6 +140,17 @@ class ConfigReader:
     def egress(self, path: KeyPath, value: object) -> tuple[EgressTarget, ...]:
         table = self.table(path, value, ("allow",))
         return self.take(table, path, "allow", lambda p, v: self.array(p, v, self.target), ())
+
+    def seed(self, path: KeyPath, value: object) -> str | None:
+        table = self.table(path, value, ("folder",), required=("folder",))
+        return self.take(table, path, "folder", self.below, None)
+
+    def below(self, path: KeyPath, value: object) -> str | None:
+        parts = Path(value).parts if isinstance(value, str) and value.isprintable() else ()
+        if not parts or ".." in parts or Path(*parts).is_absolute():
+            self.wrong(path, "a folder below this one, written relative to it", value)
+            return None
+        return str(value)
 
     def egress_rules(self, path: KeyPath, value: object) -> EgressRules | None:
         from amba_runtime.egress_rules import EgressRules, RuleError

@@ -104,6 +104,7 @@ class ProjectConfig:
         file: the file that was read, or None.
         project_slug: None when the file names none (`amba-run dev` then takes `local`).
         limits: the project-wide `[limits]`, only what is set.
+        seed: the folder with seeds of a dev server, relative to `folder`.
     """
 
     folder: Path
@@ -115,6 +116,7 @@ class ProjectConfig:
     storage: bool = True
     egress_allow: tuple[EgressTarget, ...] = ()
     compatibility_date: str = COMPATIBILITY_DATE
+    seed: str | None = None
 
     def limits_for(self, name: str, defaults: FunctionLimits) -> FunctionLimits:
         """The limits in force: the function's over the project's over `defaults`."""

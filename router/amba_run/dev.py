@@ -105,7 +105,7 @@ class DevServer:
         folder = self._folder
         found = folder.discover()
         slug = self._slug
-        self._api.open(self.node.storage)
+        self._api.open(self.node.storage, lambda: self.node.reach)
         await self.node.open(
             host=options.host,
             port=options.port,
@@ -123,6 +123,7 @@ class DevServer:
                 pats=((credentials.pat, DEVELOPER_ID),),
             )
         )
+        problems = await self._seed()
         folder.apply(self.node, project, found)
         await self._changes.begin()
         await self.node.listen()
@@ -143,7 +144,7 @@ class DevServer:
         self._say.ready(self._facts(project))
         self.ready = True
         self._changes.reloads.release()
-        for message in (*found.warnings, *folder.secrets.warnings):
+        for message in (*found.warnings, *folder.secrets.warnings, *problems):
             self._say.warn(message)
         self._warn_of_walls()
         if not folder.functions:
@@ -153,6 +154,14 @@ class DevServer:
             )
         if options.watch:
             self._changes.watch(project)
+
+    async def _seed(self) -> list[str]:
+        """Load `[seed]` into what is empty; what could not be loaded, in sentences."""
+        config = self._folder.config
+        if config.seed is None:
+            return []
+        done = await self._api.seeder().run(config.folder / config.seed)
+        return [f"seed: {problem}" for problem in done.problems]
 
     async def _close(self) -> None:
         dev_state.withdraw(self._options.state)

@@ -30,10 +30,13 @@ from amba_runtime.manifest import DeveloperId
 from amba_runtime.secret import SecretText
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from amba_router.services.storage.service import StorageService
     from amba_router.store.state import State
+    from amba_run.addresses import Reach
+    from amba_run.seeding import Seeder
 
 
 class DevApi:
@@ -61,10 +64,10 @@ class DevApi:
         self._emulation: Emulation | None = None
         self._api: Api | None = None
 
-    def open(self, storage: StorageService) -> None:
-        """Answer from here on."""
+    def open(self, storage: StorageService, reach: Callable[[], Reach]) -> None:
+        """Answer from here on. Args: reach: how the server is reached, once it listens."""
         directory = Directory(self._snapshot(), self._clock)
-        self._emulation = Emulation(self.states, storage, directory, self._clock)
+        self._emulation = Emulation(self.states, storage, directory, self._clock, reach=reach)
         self._api = Api(
             self._emulation.parts(),
             directory,
@@ -77,6 +80,24 @@ class DevApi:
         """Answer one request of the platform API."""
         assert self._api is not None, "requests are answered once all is there"
         await self._api(scope, receive, send)
+
+    def seeder(self) -> Seeder:
+        """What loads a folder with seeds over this API, as its developer."""
+        from amba_run.seeding import Seeder
+
+        def session(user_id: str) -> str:
+            assert self._api is not None, "`open` comes before"
+            directory = self._api.directory
+            return directory.mint_session(self._record.id, user_id, anonymous_id=None)
+
+        held = self._held
+        return Seeder(
+            self,
+            project_id=self._record.id,
+            pat=held.pat,
+            client_key=held.client_key,
+            session=session,
+        )
 
     async def close(self) -> None:
         """Finish what was begun, and let the state directory go. Idempotent."""

@@ -144,6 +144,8 @@ class Changes:
         now = folder.config
         if (before.project_slug, before.egress_allow) != (now.project_slug, now.egress_allow):
             self._say.warn("the project's slug and [egress] allow take effect at the next start")
+        if before.seed != now.seed:
+            self._say.warn("[seed] takes effect at the next start")
         await self._rediscover(project)
         await asyncio.gather(*[self._update(f) for f in folder.functions.values()])
 

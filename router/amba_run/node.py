@@ -161,6 +161,11 @@ class Node:
         """Of the listener."""
         return self._reach.origin
 
+    @property
+    def reach(self) -> Reach:
+        """How this server is reached; its port is known once it is open."""
+        return self._reach
+
     def fn_url(self, slug: str, name: str) -> str:
         """Where a function answers, as it works when pasted. Source: contract A.1."""
         return self._reach.fn_url(slug, name)

@@ -157,7 +157,9 @@ class NodeServer:
             directory=directory,
             clock=self._clock,
         )
-        api.emulation = emulation = Emulation(states, node.storage, directory, self._clock)
+        api.emulation = emulation = Emulation(
+            states, node.storage, directory, self._clock, reach=lambda: node.reach
+        )
         api.app = Api(
             (plane.operations, *emulation.parts()),
             directory,

@@ -28,6 +28,8 @@ class Restarts:
 
     Args:
         name: of the function, for logs.
+        put_away: ends what is left of the last one, which holds files of ours: at once, and not
+            when the rest is over.
         bring_up: starts an isolate and lets it serve.
 
     Attributes:
@@ -35,11 +37,16 @@ class Restarts:
     """
 
     def __init__(
-        self, name: str, clock: Clock, bring_up: Callable[[], Coroutine[Any, Any, Isolate]]
+        self,
+        name: str,
+        clock: Clock,
+        put_away: Callable[[], Coroutine[Any, Any, None]],
+        bring_up: Callable[[], Coroutine[Any, Any, Isolate]],
     ) -> None:
         self.failing = False
         self._name = name
         self._clock = clock
+        self._put_away = put_away
         self._bring_up = bring_up
         self._backoff = Backoff(clock)
         self._rests_until_s = 0.0
@@ -92,7 +99,7 @@ class Restarts:
             await asyncio.wait({self._starting})
 
     async def _start(self, wait_s: float) -> Isolate:
-        await self._clock.sleep(wait_s)
+        await asyncio.gather(self._put_away(), self._clock.sleep(wait_s))
         try:
             isolate = await self._bring_up()
         except Overloaded:

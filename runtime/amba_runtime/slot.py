@@ -36,7 +36,7 @@ class Slot:
     """One version being served: on trial `start`, `exchange` per request, at last `retire`.
 
     `inflight` and `invocations` are changed only by `_took`, `enter` and `leave`; `_isolate`
-    only by `_bring_up`, `evict` and `retire`.
+    only by `_put_away` and `_bring_up`.
 
     Args:
         bundle: None for a version that is read from `kept` whenever it starts.
@@ -88,7 +88,7 @@ class Slot:
         self._clock = clock
         self._kept = kept
         self._room: Room = room or AnyRoom()
-        self._restarts = Restarts(manifest.name, clock, self._bring_up)
+        self._restarts = Restarts(manifest.name, clock, self._put_away, self._bring_up)
         self._breached = breached
         self._watchdog = watchdog
         self.gate = gate
@@ -284,11 +284,15 @@ class Slot:
             raise WireError("this version was retired")
         return await self._restarts.isolate()
 
-    async def _bring_up(self) -> Isolate:
-        old, self._isolate = self._isolate, None
-        if old is not None:
+    async def _put_away(self) -> None:
+        """End the isolate, or what is left of it, whoever is called off meanwhile."""
+        isolate, self._isolate = self._isolate, None
+        if isolate is not None:
             self._room.left(self)
-            await old.close()
+            await asyncio.shield(isolate.close())
+
+    async def _bring_up(self) -> Isolate:
+        await self._put_away()
         async with self._room.starting():
             isolate, self.description = await self._launch()
             self.cpu_seen_s = isolate.cpu_s() or 0.0  # its start is no invocation's
@@ -358,14 +362,9 @@ class Slot:
 
     async def evict(self) -> None:
         """End the isolate to make room; the next request starts another. Nothing under way."""
-        isolate = self._isolate
-        if isolate is None or self.inflight:
-            return
-        self._isolate = None
-        self._room.left(self)
-        self.callers.gone()
-        # whoever wants the room may be called off: what was begun here is ended all the same
-        await asyncio.shield(isolate.close())
+        if self._isolate is not None and not self.inflight:
+            self.callers.gone()
+            await self._put_away()
 
     async def retire(self, *, drain_s: float = limits.DRAIN_S.value) -> None:
         """Take no new requests, let the old ones finish, then close. Idempotent.
@@ -379,11 +378,8 @@ class Slot:
                 async with asyncio.timeout(drain_s):
                     await drained(self, self._clock)
         await self._restarts.cancel()
-        isolate, self._isolate = self._isolate, None
         self.callers.gone()
-        if isolate is not None:
-            self._room.left(self)
-            await isolate.close()
+        await self._put_away()
 
     # drain.Draining
 

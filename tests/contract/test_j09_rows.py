@@ -66,7 +66,7 @@ def test_contract_J_9_a_batch_is_atomic_and_has_500_rows(tmp_path: Path) -> None
         await _posts(desk)
         rows: list[Any] = [{"title": str(n), "likes": n} for n in range(500)]
         got = await desk.admin("POST", "/posts/rows:batch", {"rows": [*rows, {"title": "501"}]})
-        assert got.said == (400, "BATCH_TOO_LARGE")
+        assert got.said == (413, "BATCH_TOO_LARGE")
         bad = [*rows[:-1], {"likes": "many"}]
         got = await desk.admin("POST", "/posts/rows:batch", {"rows": bad})
         assert got.said == (400, "INVALID_VALUE")

@@ -381,3 +381,14 @@ def test_only_our_own_clock_judges_a_session(years: int) -> None:
     identities, clock = make()
     clock.jump(years * 365 * 86400)
     assert identities.of(bearer(identities.mint_session("u_42").encode())) == USER
+
+
+def test_a_refresh_token_is_no_session_token() -> None:
+    """Signed by us and of this project, but with `sid` (A.6): nobody."""
+    identities, _ = make()
+    first, second = (
+        identities.mint_refresh("u_42", anonymous_id=None, session_id="s_1") for _ in range(2)
+    )
+    assert first != second  # two of one second, too
+    assert identities.of(bearer(first.encode())) == NOBODY
+    assert identities.of(bearer(token(sid="s_1"))) == NOBODY

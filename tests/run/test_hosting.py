@@ -764,6 +764,9 @@ def test_addresses_are_those_of_the_outside(
             assert env["AMBA_API_URL"] == (addresses.public_url or node.origin)
             assert env["EDGE_HEADER_SIGNING_SECRET"] == "whsec_1"
             assert env["AMBA_CDN_HOST"] == cdn.format(port=node.port)
+            served = node.reach.cdn_url("acme", "b/ä ?.txt").partition("://")
+            assert served[0] == fn_url.partition(":")[0]
+            assert served[2] == cdn.format(port=node.port) + "/b/%C3%A4%20%3F.txt"
             await world.hosting.close()
         finally:
             await node.close()

@@ -48,7 +48,12 @@ class _Isolate(FakeIsolate):
         self.refuses = False
         self.connecting: asyncio.Event | None = None
         self.surroundings = surroundings
+        self.closes = 0
         self._engine = engine
+
+    async def close(self) -> None:
+        self.closes += 1
+        await super().close()
 
     async def describe(self) -> Description:
         if self._engine.describing is not None:
@@ -469,6 +474,19 @@ def test_a_request_does_not_wait_for_a_long_rest() -> None:
 
 
 # --- the end ---
+
+
+def test_what_is_left_of_a_crashed_one_is_put_away_before_its_rest() -> None:
+    """Its sockets are files of ours: a thousand that crash and rest would hold them all (E32)."""
+
+    async def run() -> None:
+        stage = await _Stage().started()
+        await stage.crash_until_it_rests(1.6)
+        assert stage.slot.isolate is None
+        assert [isolate.closes for isolate in stage.engine.made] == [1] * len(stage.engine.made)
+        await stage.slot.retire()
+
+    asyncio.run(run())
 
 
 def test_retiring_waits_for_what_is_under_way_and_closes() -> None:

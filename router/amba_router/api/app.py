@@ -283,15 +283,15 @@ async def _send(send: Send, answer: Answer, shared: Fields, *, head: bool) -> No
         await send(start)
         await send({"type": "http.response.body", "body": b"" if head else body.content})
         return
-    await send(start)
     try:
+        await send(start)
         if not head:
             async for piece in body.content:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-    finally:
-        close = getattr(body.content, "aclose", None)
-        if close is not None:
-            await close()
+    finally:  # whoever asked may have left: what feeds it ends now, not when memory is swept
+        closing = getattr(body.content, "aclose", None)
+        if closing is not None:
+            await closing()
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -30,6 +30,12 @@ ADMIN_LATER = _words("queue analytics schema")
 CLIENT_LATER = _words("queue")
 """Under `/client`."""
 
+SIGN_INS_LATER = _words("social link magic-link otp sms")
+"""Under `/client/auth`. Source: contract E.3."""
+
+USERS_LATER = _words("export exports bulk-update")
+"""Under `/users` of a project. Source: contract E.4."""
+
 LATER_EXACT: Mapping[tuple[str, ...], Auth] = MappingProxyType(
     {
         ("auth", "developer", "signup"): Auth.NOBODY,
@@ -57,6 +63,14 @@ def needed_for(segments: tuple[str, ...]) -> tuple[Auth, str] | None:
             return Auth.PROJECT, project
         case ("admin", "projects", project, "functions", "schedules", *rest) if len(rest) <= 1:
             return Auth.PROJECT, project
+        case ("admin", "projects", project, "users", feature) if feature in USERS_LATER:
+            return Auth.PROJECT, project
+        case ("admin", "projects", project, "users", _, "entitlements", *_):
+            return Auth.PROJECT, project
+        case ("client", "auth", kind, *_) if kind in SIGN_INS_LATER:
+            return Auth.CLIENT, ""
+        case ("client", "auth", "email", "otp", *_):
+            return Auth.CLIENT, ""
         case ("client", feature, *_) if feature in OUT_OF_SCOPE or feature in CLIENT_LATER:
             return Auth.SESSION, ""
         case _:

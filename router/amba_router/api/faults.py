@@ -109,13 +109,31 @@ TOO_MANY_DEPLOYS = Fault(
     429, "TOO_MANY_DEPLOYS", "rate_limit", "too many deploys of one function wait"
 )
 
+# users and segments
+INVALID_EMAIL = _input("INVALID_EMAIL", "not an address of the form name@example.com")
+WEAK_PASSWORD = _input("WEAK_PASSWORD", "a password is too short")
+INVALID_TIMEZONE = _input("INVALID_TIMEZONE", "not the name of an IANA time zone")
+INVALID_CURSOR = _input("INVALID_CURSOR", "not a cursor that this list gave out")
+INVALID_SEGMENT_RULES = _input("INVALID_SEGMENT_RULES", "a segment's rules: `details.field`")
+SEGMENT_RULES_TOO_DEEP = _input("SEGMENT_RULES_TOO_DEEP", "groups within groups, over five deep")
+SEGMENT_NOT_FOUND = _missing("SEGMENT_NOT_FOUND", "this project has no such segment")
+INVALID_CREDENTIALS = Fault(
+    401, "INVALID_CREDENTIALS", "auth", "no user has this address and this password"
+)
+USER_EXISTS = Fault(409, "USER_EXISTS", "conflict", "a user of this project has the address")
+MAU_CAP_REACHED = Fault(
+    429, "MAU_CAP_REACHED", "rate_limit", "the project has as many users as it may"
+)
+
 # collections
 COLLECTION_NOT_FOUND = _missing("COLLECTION_NOT_FOUND", "this project has no such collection")
 ROW_NOT_FOUND = _missing("ROW_NOT_FOUND", "no such row, or not this user's")
 COLLECTION_EXISTS = Fault(409, "COLLECTION_EXISTS", "conflict", "a collection has this name")
 INVALID_SCHEMA = _input("INVALID_SCHEMA", "a column, an index, or a change of one")
 INVALID_COLUMN = _input("INVALID_COLUMN", "a row names a column that is not there")
-BATCH_TOO_LARGE = _input("BATCH_TOO_LARGE", "more rows than one batch takes; nothing was written")
+BATCH_TOO_LARGE = _input(
+    "BATCH_TOO_LARGE", "more rows or events than one call takes; nothing was written", 413
+)
 ROW_CONFLICT = Fault(
     409, "ROW_CONFLICT", "conflict", "a unique index or a reference stands against it"
 )
@@ -124,9 +142,41 @@ AS_USER_MISMATCH = Fault(
 )
 
 # queries of collections
-INVALID_FILTER = _input("INVALID_FILTER", "a filter over rows: the place is in `details.field`")
+INVALID_FILTER = _input("INVALID_FILTER", "what a list is narrowed by: see `details.field`")
 INVALID_QUERY = _input("INVALID_QUERY", "an option of a query is not what it must be")
-INVALID_CURSOR = _input("INVALID_CURSOR", "not a cursor of this very query")
+# email
+INVALID_BODY = _input("INVALID_BODY", "a user's mail is not what it must be")
+
+# media
+INVALID_SIGNATURE = Fault(
+    403,
+    "INVALID_SIGNATURE",
+    "auth",
+    "a presigned URL that we did not sign so, or no longer hold to",
+)
+URL_EXPIRED = Fault(403, "URL_EXPIRED", "auth", "a presigned URL after its end")
+UPLOAD_NOT_FOUND = _missing("UPLOAD_NOT_FOUND", "no such upload, or it was given up")
+ASSET_NOT_FOUND = _missing("row_not_found", "no such asset in this project")
+OBJECT_NOT_FOUND = _missing("object_not_found", "no such object in this project")
+UPLOAD_INCOMPLETE = Fault(409, "UPLOAD_INCOMPLETE", "conflict", "its object was not put yet")
+UPLOAD_DONE = Fault(409, "UPLOAD_DONE", "conflict", "the object is there already")
+SIZE_MISMATCH = _input("SIZE_MISMATCH", "the body is shorter than was presigned")
+# AI (contract E.10)
+PROVIDER_NOT_FOUND = _missing("PROVIDER_NOT_FOUND", "this provider has no key in this project")
+PROVIDER_HAS_PROMPTS = Fault(
+    409, "PROVIDER_HAS_PROMPTS", "conflict", "prompts of this provider are there still"
+)
+PROMPT_NOT_FOUND = _missing("PROMPT_NOT_FOUND", "this project has no such prompt")
+PROMPT_EXISTS = Fault(409, "PROMPT_EXISTS", "conflict", "a prompt of this name is there already")
+NOT_CLIENT_INVOKABLE = Fault(403, "not_client_invokable", "auth", "not a prompt for clients")
+MISSING_VARIABLES = _input("MISSING_VARIABLES", "a prompt's variables without a value: `missing`")
+AI_BUDGET_EXCEEDED = Fault(
+    402, "AI_BUDGET_EXCEEDED", "quota", "the prompt has spent its budget in US dollars"
+)
+AI_FIXTURE_INVALID = Fault(
+    500, "AI_FIXTURE_INVALID", "internal", "a recorded reply is not what it must be"
+)
+AI_PROVIDER_FAILED = Fault(502, "AI_PROVIDER_FAILED", "internal", "a real provider gave no answer")
 
 # EDGE_DB_PROXY
 UNSUPPORTED_SQL = _input("UNSUPPORTED_SQL", "SQL that the database binding does not take")

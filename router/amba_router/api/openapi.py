@@ -33,6 +33,8 @@ _SCHEMES = {
 _CLIENT = (
     *(faults.UNAUTHORIZED, faults.INVALID_TOKEN, faults.INVALID_INTERNAL_TOKEN),
     *(faults.PROJECT_FORBIDDEN, faults.INVALID_INPUT, faults.USER_NOT_FOUND),
+    # a session's user is made at its first use
+    *(faults.MAU_CAP_REACHED, faults.STATE_READ_ONLY, faults.DISK_FULL),
 )
 _AUTH_FAULTS: dict[Auth, tuple[Fault, ...]] = {
     Auth.NOBODY: (),
@@ -91,8 +93,10 @@ def document(table: Table, *, version: str) -> dict[str, Any]:
             "description": (
                 "Every path answers without `/v1`, too. What the platform has and this release "
                 "does not is 501 `NOT_EMULATED` after authentication, under a project: "
-                f"{_listed(elsewhere.ADMIN_LATER | elsewhere.OUT_OF_SCOPE)}, functions/schedules; "
-                f"under /client: {_listed(elsewhere.CLIENT_LATER | elsewhere.OUT_OF_SCOPE)}."
+                f"{_listed(elsewhere.ADMIN_LATER | elsewhere.OUT_OF_SCOPE)}, functions/schedules, "
+                f"users/({_listed(elsewhere.USERS_LATER)}), users/*/entitlements; "
+                f"under /client: {_listed(elsewhere.CLIENT_LATER | elsewhere.OUT_OF_SCOPE)}, "
+                f"auth/({_listed(elsewhere.SIGN_INS_LATER)})."
             ),
         },
         "servers": [{"url": "/"}],

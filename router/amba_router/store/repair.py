@@ -25,6 +25,7 @@ from amba_router.store.schema import (
 )
 from amba_router.store.sealing import Sealer
 from amba_router.store.secret_rows import destroy_unset
+from amba_router.store.service_schema import ai_providers
 from amba_router.store.state import Quarantined
 from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
@@ -69,7 +70,7 @@ def load_sealer(folder: Path, database: Database) -> tuple[Sealer, int]:
 
 def _sealed(c: Connection) -> bool:
     """Whether anything needs the key."""
-    tables = (credentials, api_keys, secrets)
+    tables = (credentials, api_keys, secrets, ai_providers)
     return bool(c.scalar(select(or_(*(exists(select(t.c.project_id)) for t in tables)))))
 
 

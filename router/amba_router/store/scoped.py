@@ -24,8 +24,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import IntegrityError
 
 from amba_router.store.on_demand import OnDemand
+from amba_router.store.schema import projects
+from amba_runtime.errors import UserCode, UserError
 
 T = TypeVar("T")
 
@@ -123,7 +126,18 @@ class ProjectStore:
         """Run `work` in a transaction of its own; an exception rolls it back.
 
         Raises:
-            UserError: DISK_FULL, STATE_READ_ONLY.
+            UserError: DISK_FULL, STATE_READ_ONLY; CONFLICT when the project is not there (any
+                more).
         """
-        database = (await self._states.state()).database
-        return await database.write(lambda c: work(Scoped(c, project_id)))
+
+        def job(c: Connection) -> T:
+            try:
+                return work(Scoped(c, project_id))
+            except IntegrityError:
+                if c.scalar(select(projects.c.seq).where(projects.c.id == project_id)) is None:
+                    raise UserError(
+                        UserCode.CONFLICT, "the project was deleted meanwhile"
+                    ) from None
+                raise
+
+        return await (await self._states.state()).database.write(job)

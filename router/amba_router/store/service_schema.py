@@ -73,6 +73,7 @@ refresh_tokens = Table(
     Column("used_ms", BigInteger),
     Column("revoked", Boolean, nullable=False),
     Index("refresh_tokens_family", "project_id", "family"),
+    Index("refresh_tokens_user", "project_id", "user_id"),
 )
 """By SHA-256. One that is used twice revokes its `family`: all that came of one sign-in."""
 
@@ -263,7 +264,7 @@ media_assets = Table(
     Column("user_id", Text),
     Column("folder_id", Text),
     Column("bucket", Text, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("object_key", Text, nullable=False),
     Column("filename", Text),
     Column("mime_type", Text, nullable=False),
     Column("size_bytes", BigInteger),
@@ -276,10 +277,16 @@ media_assets = Table(
     Column("purge_ms", BigInteger),
     UniqueConstraint("project_id", "id", name="media_assets_id"),
     UniqueConstraint("project_id", "upload_id", name="media_assets_upload"),
-    Index("media_assets_purge", "purge_ms"),
+    Index("media_assets_object", "project_id", "object_key"),
+    Index("media_assets_purge", "project_id", "purge_ms"),
+    Index("media_assets_user", "project_id", "user_id", "seq"),
     sqlite_autoincrement=True,
 )
-"""`state`: presigned, uploaded, committed. `expires_ms` is the presigned URL's end."""
+"""`state`: presigned (a commit ends it), created (its PUT does), committed, gone (being deleted).
+
+`object_key` is its object's in STORAGE, which begins with the bucket and a slash.
+`expires_ms` is the presigned URL's end, `purge_ms` when the daily purge takes it.
+"""
 
 # --- email (contract E.11) ---
 

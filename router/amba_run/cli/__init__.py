@@ -22,6 +22,7 @@ COMMANDS = {
     "node": "Host deployed functions: the runtime behind deploy.",
     "projects": "Make and list the projects of a node.",
     "secrets": "Show, set and unset the secrets that functions get.",
+    "state": "Keep a state directory in a file, put it back, or empty it.",
     "token": "Print a credential for local use.",
     "verify": "Say whether a request's dispatch signature holds, and if not, why.",
 }

@@ -62,6 +62,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
     metavar="ORIGIN",
     help="Let web pages of this origin call too, besides this machine's. Repeatable.",
 )
+@click.option("--reseed", is_flag=True, help="Empty the state first, so that [seed] loads anew.")
 @click.option("--inspect", is_flag=True, help="A debugger's port. Not emulated yet.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object per event on stdout.")
 def command(
@@ -78,6 +79,7 @@ def command(
     token: str | None,
     sandbox: str,
     allow_origin: tuple[str, ...],
+    reseed: bool,
     inspect: bool,
     json_: bool,
 ) -> int:
@@ -121,6 +123,8 @@ def command(
     place = kept if passing is None else passing.path
     assert place is not None
     _make(place)
+    if reseed:
+        _empty(place)
     environment = Environment.of_process()
     say = for_terminal(json_=json_, no_colour=environment.no_color)
     handler = LogHandler(say)
@@ -162,6 +166,16 @@ def _make(state: Path) -> None:
             f"the state directory {state} cannot be made: {error.strerror}",
             hint="name another with --state, or use --ephemeral",
         ) from error
+
+
+def _empty(state: Path) -> None:
+    """As `amba-run state reset`; one that was never used is empty already."""
+    import asyncio
+
+    from amba_run import state_folder
+
+    if state_folder.is_used(state):
+        asyncio.run(state_folder.reset(state, keys=False))
 
 
 def _run(options: DevOptions, say: Reporter, engine_name: str, sandbox: str) -> int:

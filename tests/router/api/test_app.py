@@ -391,7 +391,7 @@ def test_every_code_is_documented() -> None:
     from amba_router.api.faults import FAULTS
 
     text = (Path(__file__).parents[3] / "router/README.md").read_text()
-    rows = {code for line in text.splitlines() for code in re.findall(r"`([A-Z_]+)`", line)}
+    rows = {code for line in text.splitlines() for code in re.findall(r"`([A-Za-z_]+)`", line)}
     assert [fault.code for fault in FAULTS if fault.code not in rows] == []
     assert len({fault.code for fault in FAULTS}) == len(FAULTS)
 

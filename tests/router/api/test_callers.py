@@ -282,7 +282,7 @@ def test_the_client_plane(tmp_path: Path) -> None:
             assert await said(events, client, "rubbish") == UNAUTHORIZED
             assert await said(events, client, other) == UNAUTHORIZED
             assert await said(events, client, session) == LATER
-            assert await said(events, server, None) == LATER
+            assert await said(events, server, None) == UNAUTHORIZED
             # the 0.1.x SDK of functions has its internal token alone (E.6)
             assert await said(events, None, tokens["internal"]) == LATER
             assert await said(events, None, "amb_int_unknown") == INTERNAL

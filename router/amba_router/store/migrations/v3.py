@@ -207,7 +207,7 @@ _STATEMENTS = (
       user_id TEXT,
       folder_id TEXT,
       bucket TEXT NOT NULL,
-      "key" TEXT NOT NULL,
+      object_key TEXT NOT NULL,
       filename TEXT,
       mime_type TEXT NOT NULL,
       size_bytes BIGINT,
@@ -223,7 +223,9 @@ _STATEMENTS = (
       FOREIGN KEY(project_id) REFERENCES projects (id) ON DELETE CASCADE
     )
     """,
-    "CREATE INDEX media_assets_purge ON media_assets (purge_ms)",
+    "CREATE INDEX media_assets_object ON media_assets (project_id, object_key)",
+    "CREATE INDEX media_assets_purge ON media_assets (project_id, purge_ms)",
+    "CREATE INDEX media_assets_user ON media_assets (project_id, user_id, seq)",
     """
     CREATE TABLE push_tokens (
       seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -255,6 +257,7 @@ _STATEMENTS = (
     )
     """,
     "CREATE INDEX refresh_tokens_family ON refresh_tokens (project_id, family)",
+    "CREATE INDEX refresh_tokens_user ON refresh_tokens (project_id, user_id)",
     """
     CREATE TABLE segment_members (
       project_id TEXT NOT NULL,

@@ -271,7 +271,7 @@ def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
             assert (got.details["row"], got.details["field"]) == (at, field)
             assert (await desk.admin("GET", "/posts/rows/count")).data == {"count": 0}
         got = await desk.admin("POST", "/posts/rows:batch", {"rows": [*rows, {"n": 500}]})
-        assert got.said == (400, "BATCH_TOO_LARGE")
+        assert got.said == (413, "BATCH_TOO_LARGE")
         assert got.details == {"field": "$.rows", "rows": 501, "most": 500}
         got = await desk.admin("POST", "/posts/rows:batch", {"rows": rows})
         assert got.status == 201

@@ -1,0 +1,1 @@
+"""Events: what users did, tracked, listed and counted. Source: contract E.6."""

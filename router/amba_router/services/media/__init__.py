@@ -1,0 +1,1 @@
+"""Media: presigned uploads, assets and their end. Source: contract E.7."""
