@@ -8,14 +8,12 @@ as Postgres does it at READ COMMITTED.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from sqlalchemy import func, select
-from sqlalchemy.exc import OperationalError
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
@@ -33,6 +31,7 @@ from amba_router.store.collection_tables import CollectionTables, RowRefused, Ro
 from amba_router.store.edge_db_sql import ROWID, Terms
 from amba_router.store.edge_db_values import Call, unsupported
 from amba_router.store.scoped import Scoped
+from amba_router.store.sql_functions import interrupted
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 
@@ -240,18 +239,12 @@ class EdgeRows:
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Generator[_Deadline]:
         """What reads in here is interrupted when its time is over: STATEMENT_TIMEOUT."""
-        driver = self._connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
         deadline = _Deadline(self._clock, seconds)
-        driver.set_progress_handler(deadline.interrupts, limits.EDGE_DB_STEPS.value)
         try:
-            yield deadline
-        except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
-                raise
+            with interrupted(self._connection, deadline.interrupts):
+                yield deadline
+        except TimeoutError:
             raise deadline.late() from None
-        finally:
-            driver.set_progress_handler(None, 0)
 
 
 class _Deadline:

@@ -16,6 +16,7 @@ from tests.router.services.edge_db.proxy import Proxy, ask, at_proxy
 from amba_router.services.edge_db.binding import EdgeDb
 from amba_router.services.edge_db.parser import parse
 from amba_router.services.edge_db.statements import NotTaken
+from amba_router.store import sql_functions
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.limits import Limit
@@ -397,13 +398,12 @@ def test_text_rows_and_answers_have_their_bounds(
 
 
 class _Hasty(ManualClock):
-    """A clock on which each look costs a second, once it is told to."""
+    """A clock on which each look costs so many seconds, once it is told to."""
 
-    hasty = False
+    hasty = 0.0
 
     def monotonic_s(self) -> float:
-        if self.hasty:
-            self._monotonic_s += 1
+        self._monotonic_s += self.hasty
         return super().monotonic_s()
 
 
@@ -412,7 +412,7 @@ def test_a_statement_that_takes_too_long_ends_and_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """It is interrupted, nothing of it is done; those that share its transaction are."""
-    monkeypatch.setattr(limits, "EDGE_DB_STEPS", replace(limits.EDGE_DB_STEPS, value=steps))
+    monkeypatch.setattr(sql_functions, "_TICK", steps)
 
     async def work(desk: Desk) -> None:
         clock = _Hasty()
@@ -421,7 +421,7 @@ def test_a_statement_that_takes_too_long_ends_and_harms_nobody(
         await desk.make("letters", *LETTERS)
         row = ", ".join(["('a')"] * 200)
         await fast.rows(f"INSERT INTO coll_letters (title) VALUES {row}")
-        clock.hasty = True
+        clock.hasty = 1
         for sql in (
             "SELECT title FROM coll_letters ORDER BY title",
             "SELECT count(*) FROM coll_letters WHERE title LIKE '%a%'",
@@ -433,7 +433,7 @@ def test_a_statement_that_takes_too_long_ends_and_harms_nobody(
             )
             assert said.code == (408, "STATEMENT_TIMEOUT")
             assert [other.status for other in others] == [200] * 5
-        clock.hasty = False
+        clock.hasty = 0
         titles = await slow.values("SELECT title FROM coll_letters")
         assert sorted(titles) == ["a"] * 200 + ["b"] * 20
 
@@ -459,7 +459,7 @@ def test_a_change_that_runs_out_of_time_is_undone_alone(tmp_path: Path) -> None:
             write = state.database.write
 
             async def watched(*args: object, **kwargs: object) -> object:
-                clock.hasty = True
+                clock.hasty = 1
                 changing.set()
                 return await write(*args, **kwargs)  # type: ignore[arg-type]
 
@@ -469,7 +469,7 @@ def test_a_change_that_runs_out_of_time_is_undone_alone(tmp_path: Path) -> None:
             others = await asyncio.gather(*(fast.query(INSERT, "b") for _ in range(5)))
             assert (await sent).code == (408, "STATEMENT_TIMEOUT")
             assert [other.status for other in others] == [200] * 5
-            clock.hasty = False
+            clock.hasty = 0
 
         await late("UPDATE coll_letters SET title = 'late' WHERE title = 'a'")
         await late("DELETE FROM coll_letters WHERE title = 'a'")
