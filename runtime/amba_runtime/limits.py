@@ -368,6 +368,29 @@ PENDING_EVERY_S = Deadline(0.05, "between asking a drained isolate for unfinishe
 PENDING_SILENT = Limit(8, "times", "a drained isolate that does not answer is asked", "ours")
 EVICT_LOOK = Limit(16, "isolates", "asked whether they still work, per eviction", "ours")
 
+# --- remote config (contract E.8) ---
+CONFIG_KEYS = Limit(1_000, "keys", "of a project's remote config", "ours")
+CONFIG_KEY_CHARS = Limit(128, "characters", "of a config key", "ours")
+CONFIG_VALUE_BYTES = Limit(64 * KIB, "bytes", "JSON of one config value", "ours; as a secret's")
+CONFIG_DESCRIPTION_CHARS = Limit(2_000, "characters", "of a config key's description", "ours")
+CONFIG_CONDITIONS = Limit(50, "conditions", "of one config key", "ours")
+CONFIG_BYTES = Limit(
+    4 * MIB, "bytes", "values, conditions and descriptions of a project's config", "ours"
+)
+CONFIG_AGE_S = Limit(300, "s", "a client keeps its config without asking", "contract E.8")
+CONFIG_USER_AGE_S = Limit(60, "s", "a signed-in client keeps its config", "contract E.8")
+
+# --- currencies (contract E.9) ---
+CURRENCIES = Limit(100, "currencies", "of a project", "ours")
+CURRENCY_CODE_CHARS = Limit(64, "characters", "of a currency's code", "ours")
+CURRENCY_TEXT_CHARS = Limit(2_000, "characters", "of a description or a reason", "ours")
+CURRENCY_REFERENCE_CHARS = Limit(200, "characters", "of a transaction's reference_id", "ours")
+CURRENCY_AMOUNT = Limit(2**53 - 1, "units", "of a balance, an amount, a lifetime's sum", "JSON")
+CURRENCY_RECHARGE_HOURS = Limit(24 * 366, "hours", "between automatic recharges", "ours")
+CURRENCY_TRANSACTIONS = Limit(
+    10_000, "transactions", "kept of one user in one currency, the newest", "ours"
+)
+
 # --- admission: what a bundle may be, and how long it is looked at ---
 BUNDLE_GZIP = Limit(8 * MIB, "bytes", "a bundle at gzip level 9; more is refused", "contract D.1")
 BUNDLE_GZIP_WARN = Limit(8_000_000, "bytes", "at gzip level 9, from which it is warned", "S1: 8 MB")

@@ -16,11 +16,13 @@ from tests.drills import (
     mutants,
     openapi,
     overload,
+    rows,
     slow,
     soak,
     switch,
     syscalls,
     walls,
+    writes,
 )
 from tests.drills.figures import Figure, table
 
@@ -37,6 +39,8 @@ NAMES = (
     "soak",
     "syscalls",
     "mutants",
+    "writes",
+    "rows",
 )
 
 
@@ -55,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "walls": lambda folder: walls.run(folder, seed=options.seed),
         "soak": lambda folder: soak.run(folder, minutes=options.minutes, seed=options.seed),
         "syscalls": syscalls.run,
+        "writes": lambda folder: writes.run(folder, rounds=options.rounds, seed=options.seed),
+        "rows": rows.run,
         "mutants": lambda folder: mutants.run(folder, sample=options.sample, seed=options.seed),
     }
     figures: list[Figure] = []
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
     parser.add_argument("drills", nargs="*", choices=[*NAMES, []], metavar="DRILL")
-    parser.add_argument("--rounds", type=int, default=200, help="of crash")
+    parser.add_argument("--rounds", type=int, default=200, help="of crash and writes")
     parser.add_argument("--functions", type=int, default=1000, help="of many")
     parser.add_argument("--cases", type=int, default=20_000, help="of openapi")
     parser.add_argument("--minutes", type=float, default=8.0, help="of soak")

@@ -71,7 +71,7 @@ WRONG_PROJECT = Fault(403, "WRONG_PROJECT", "auth", "a token or key of another p
 PROJECT_FORBIDDEN = Fault(403, "PROJECT_FORBIDDEN", "auth", "not this caller's to do")
 
 # what is asked for
-NOT_FOUND = _missing("NOT_FOUND", "no such path")
+NOT_FOUND = _missing("NOT_FOUND", "no such path, or nothing of that name")
 PROJECT_NOT_FOUND = _missing("PROJECT_NOT_FOUND", "no such project")
 FUNCTION_NOT_FOUND = _missing("FUNCTION_NOT_FOUND", "never deployed in this project")
 VERSION_NOT_FOUND = _missing("VERSION_NOT_FOUND", "this function never had that version")
@@ -191,6 +191,17 @@ SECRET_DAMAGED = Fault(500, "SECRET_DAMAGED", "internal", "a stored secret canno
 OVERLOADED = Fault(503, "OVERLOADED", "internal", "too many uploads at once; try again")
 STATE_READ_ONLY = Fault(503, "STATE_READ_ONLY", "internal", "the state directory takes no writes")
 DISK_FULL = Fault(507, "DISK_FULL", "internal", "no space is left; nothing was changed")
+
+# remote config
+
+# currencies
+CURRENCY_NOT_FOUND = _missing("CURRENCY_NOT_FOUND", "no such currency in this project")
+INSUFFICIENT_BALANCE = Fault(
+    409, "INSUFFICIENT_BALANCE", "conflict", "less is there than would be spent"
+)
+MAX_BALANCE_EXCEEDED = Fault(
+    409, "MAX_BALANCE_EXCEEDED", "conflict", "more would be there than may be"
+)
 
 FAULTS: tuple[Fault, ...] = tuple(value for value in globals().values() if isinstance(value, Fault))
 """All of them."""

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
 
 from amba_router.store import schema, service_schema, sql_functions
-from amba_router.store.failures import damaged, translated
+from amba_router.store.failures import damaged, told, translated
 from amba_runtime import limits
-from amba_runtime.errors import UserCode, UserError
+from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 
 T = TypeVar("T")
 
@@ -70,7 +71,11 @@ class Database:
 
         job = _Job(work, then)
         self._waiting.append(job)
-        self._writer.submit(self._write_waiting)
+        try:
+            self._writer.submit(self._write_waiting)
+        except RuntimeError:  # closed; what the last group has taken along still ends
+            if job.done.cancel():
+                raise
         result: T = await asyncio.wrap_future(job.done)
         return result
 
@@ -83,18 +88,19 @@ class Database:
                 jobs.append(job)
         if not jobs:
             return
+        failed: BaseException | None = None
         try:
-            with translated(self.path.parent), self._write_engine.begin() as connection:
+            with self._write_engine.begin() as connection:
                 if len(jobs) == 1:
                     jobs[0].run(connection)
                 else:
                     for job in jobs:
                         job.run_aside(connection)
-        except BaseException as error:  # the caller's to know: of its work, or of the commit
-            for job in jobs:
-                job.done.set_exception(error)
-            return
+        except BaseException as error:  # the callers' to know: of the work, or of the commit
+            failed = error
         for job in jobs:
+            if failed is not None:
+                job.fail(failed)
             job.tell(self.path.parent)
 
     def write_here(
@@ -151,35 +157,76 @@ class _Job:
         self._error: BaseException | None = None
 
     def run(self, connection: Connection) -> None:
+        """Alone in the transaction. Raises what the work does."""
         self._result = self._work(connection)
+        if not _alive(connection):
+            raise _Lost(self, None)
 
     def run_aside(self, connection: Connection) -> None:
         """Where others share the transaction. Raises what leaves none of it intact."""
         savepoint = connection.begin_nested()
         try:
-            with savepoint:
-                self.run(connection)
+            self._result = self._work(connection)
         except BaseException as error:  # its caller's to know; the others go on
-            if not connection.in_transaction() or not _alive(connection):
-                raise
+            if not _alive(connection):
+                raise _Lost(self, error) from error
             self._error = error
+            savepoint.rollback()
+            return
+        if not _alive(connection):
+            raise _Lost(self, None)
+        savepoint.commit()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing was committed: not what this job did, nor what it saw others do."""
+        self._error = error.told(self) if isinstance(error, _Lost) else error
 
     def tell(self, folder: Path) -> None:
-        """After the commit."""
-        try:
-            with translated(folder):
-                if self._error is not None:
-                    raise self._error
-                if self._then is not None:
-                    self._then(self._result)
-        except BaseException as error:  # the caller's to know
-            self.done.set_exception(error)
-        else:
+        """After the commit, or after there was none."""
+        if self._error is None and self._then is not None:
+            try:
+                self._then(self._result)
+            except BaseException as error:  # the caller's to know
+                self._error = error
+        if self._error is None:
             self.done.set_result(self._result)
+        else:
+            self.done.set_exception(told(self._error, folder))
+
+
+class _Lost(Exception):
+    """SQLite took the whole transaction back while a job ran, as it does on a full disk."""
+
+    def __init__(self, job: _Job, error: BaseException | None) -> None:
+        super().__init__()
+        self._job = job
+        self._error = error
+        self._reason: BaseException | None = error
+        for _ in range(_CAUSES):
+            if self._reason is None or isinstance(self._reason, DBAPIError):
+                break
+            self._reason = self._reason.__cause__ or self._reason.__context__
+
+    def told(self, job: _Job) -> BaseException:
+        """To the job that met it what it raised; to others the database's reason alone.
+
+        Jobs are of different projects: what one of them says is none of another's.
+        """
+        if job is self._job and self._error is not None:
+            return self._error
+        if isinstance(self._reason, DBAPIError):
+            return self._reason
+        return InternalError(
+            InternalCode.STATE_FAILED, "the database took a transaction back; nothing was changed"
+        )
+
+
+_CAUSES = 16
+"""Errors behind an error that are looked at for the database's own."""
 
 
 def _alive(connection: Connection) -> bool:
-    """Whether SQLite has not rolled the whole transaction back, as it does on a full disk."""
+    """Whether the transaction that began is still there."""
     driver = connection.connection.driver_connection
     return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 
@@ -189,6 +236,7 @@ def _engine(path: Path, *, begin: str, size: int) -> Engine:
         f"sqlite:///{path}",
         pool_size=size,
         max_overflow=0,
+        hide_parameters=True,  # what users keep is in no traceback
         connect_args={"timeout": limits.STORE_BUSY_S.value, "check_same_thread": False},
     )
 

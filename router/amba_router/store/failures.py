@@ -27,10 +27,23 @@ def translated(folder: Path, *, opening: bool = False) -> Generator[None]:
     """Errors of SQLite and of the file system as ours, with the cause kept; others pass."""
     try:
         yield
-    except DBAPIError as error:
-        raise of_database(error, folder, opening=opening) from error
-    except OSError as error:
-        raise of_files(error, folder, opening=opening) from error
+    except (DBAPIError, OSError, StopIteration) as error:
+        raise told(error, folder, opening=opening) from error
+
+
+def told(error: BaseException, folder: Path, *, opening: bool = False) -> BaseException:
+    """What is told of an error; itself where it is not of the store. Raises nothing."""
+    ours = error
+    if isinstance(error, DBAPIError):
+        ours = of_database(error, folder, opening=opening)
+    elif isinstance(error, OSError):
+        ours = of_files(error, folder, opening=opening)
+    elif isinstance(error, StopIteration):
+        # a future cannot hold one: whoever waits for it would wait for ever
+        ours = InternalError(InternalCode.INVARIANT, "an iterator ended too soon")
+    if ours is not error:
+        ours.__cause__ = error
+    return ours
 
 
 def of_files(error: OSError, folder: Path, *, opening: bool = False) -> AmbaRunError:

@@ -215,11 +215,13 @@ currencies = Table(
     Column("max_balance", BigInteger),
     Column("auto_recharge_amount", BigInteger),
     Column("auto_recharge_interval_hours", Integer),
+    Column("recharging_ms", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     UniqueConstraint("project_id", "code", name="currencies_code"),
     sqlite_autoincrement=True,
 )
+"""`recharging_ms`: since when `auto_recharge_*` are what they are."""
 
 balances = Table(
     "balances",
@@ -231,7 +233,9 @@ balances = Table(
     Column("lifetime_earned", BigInteger, nullable=False),
     Column("lifetime_spent", BigInteger, nullable=False),
     Column("recharged_ms", BigInteger, nullable=False),
+    Column("transactions", Integer, nullable=False),
 )
+"""`transactions`: how many there have been; only the newest are kept."""
 
 currency_transactions = Table(
     "currency_transactions",
@@ -243,14 +247,21 @@ currency_transactions = Table(
     Column("currency_code", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("balance_after", BigInteger, nullable=False),
-    Column("transaction_type", Text, nullable=False),
+    Column("type", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("reason", Text),
     Column("reference_id", Text),
     Column("created_ms", BigInteger, nullable=False),
     Index("currency_transactions_user", "project_id", "user_id", "seq"),
+    Index("currency_transactions_kept", "project_id", "user_id", "currency_code", "seq"),
+    Index(
+        "currency_transactions_once",
+        *("project_id", "user_id", "currency_code", "type", "reference_id"),
+        unique=True,
+    ),
     sqlite_autoincrement=True,
 )
+"""`amount` has the sign of what it does to the balance."""
 
 # --- media (contract E.7) ---
 

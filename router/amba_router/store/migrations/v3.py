@@ -90,6 +90,7 @@ _STATEMENTS = (
       lifetime_earned BIGINT NOT NULL,
       lifetime_spent BIGINT NOT NULL,
       recharged_ms BIGINT NOT NULL,
+      transactions INTEGER NOT NULL,
       PRIMARY KEY (project_id, user_id, currency_code),
       FOREIGN KEY(project_id) REFERENCES projects (id) ON DELETE CASCADE
     )
@@ -140,6 +141,7 @@ _STATEMENTS = (
       max_balance BIGINT,
       auto_recharge_amount BIGINT,
       auto_recharge_interval_hours INTEGER,
+      recharging_ms BIGINT NOT NULL,
       created_ms BIGINT NOT NULL,
       updated_ms BIGINT NOT NULL,
       CONSTRAINT currencies_code UNIQUE (project_id, code),
@@ -155,7 +157,7 @@ _STATEMENTS = (
       currency_code TEXT NOT NULL,
       amount BIGINT NOT NULL,
       balance_after BIGINT NOT NULL,
-      transaction_type TEXT NOT NULL,
+      type TEXT NOT NULL,
       source TEXT NOT NULL,
       reason TEXT,
       reference_id TEXT,
@@ -163,6 +165,10 @@ _STATEMENTS = (
       FOREIGN KEY(project_id) REFERENCES projects (id) ON DELETE CASCADE
     )
     """,
+    "CREATE INDEX currency_transactions_kept"
+    " ON currency_transactions (project_id, user_id, currency_code, seq)",
+    "CREATE UNIQUE INDEX currency_transactions_once"
+    " ON currency_transactions (project_id, user_id, currency_code, type, reference_id)",
     "CREATE INDEX currency_transactions_user ON currency_transactions (project_id, user_id, seq)",
     """
     CREATE TABLE emails (

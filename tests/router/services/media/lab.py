@@ -41,6 +41,11 @@ class Lab:
     def admin(self) -> str:
         return f"/v1/admin/projects/{self.id}/media"
 
+    async def internal(self) -> str:
+        """The project's internal token: it speaks for no user."""
+        path = f"/v1/admin/projects/{self.id}/internal-credentials"
+        return str((await self.world.get(path)).data["internal_token"])
+
     async def client(self, method: str, target: str, body: object = None, user: str = "") -> Got:
         """As a user's session."""
         return await self.world.as_client(

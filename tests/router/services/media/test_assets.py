@@ -117,8 +117,7 @@ def test_lists(tmp_path: Path) -> None:
         got = await lab.client("GET", "media?folder_id=even")
         assert [asset["id"] for asset in got.data] == ids[::2]
         assert (await lab.client("GET", "media?limit=0")).said == (400, "INVALID_LIMIT")
-        server = [("x-api-key", lab.project["api_keys"]["server"]["key"])]
-        got = await lab.world.get("/v1/client/media", token=None, headers=server)
+        got = await lab.world.get("/v1/client/media", token=await lab.internal())
         assert [asset["id"] for asset in got.data] == [theirs["id"], *ids]
 
     run(tmp_path, work)
@@ -188,8 +187,7 @@ def test_tracking_what_a_function_stored(tmp_path: Path) -> None:
         assert (await lab.cdn(got.data["url"]))[2] == b"data"
         again = await lab.world.post(f"{lab.admin}/track", {**body, "metadata": {"by": "hand"}})
         assert again.data == got.data
-        server = [("x-api-key", lab.project["api_keys"]["server"]["key"])]
-        listed = (await lab.world.get("/v1/client/media", token=None, headers=server)).data
+        listed = (await lab.world.get("/v1/client/media", token=await lab.internal())).data
         assert [(a["mime_type"], a["size_bytes"], a["metadata"]) for a in listed] == [
             ("text/markdown", 4, {"by": "hand"})
         ]
@@ -358,7 +356,7 @@ def test_a_type_that_no_header_can_carry(tmp_path: Path) -> None:
 
 
 def test_users_by_server_key(tmp_path: Path) -> None:
-    """`asUser` uploads for the user, a bare server key for the project (H-9)."""
+    """`asUser` uploads for the user (H-9)."""
 
     async def work(lab: Lab) -> None:
         await add_user(lab.world, lab.project, "u_1")

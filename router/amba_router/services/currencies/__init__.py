@@ -1,0 +1,1 @@
+"""Currencies: definitions, balances of users, grants and spends. Source: contract E.9."""
