@@ -98,7 +98,7 @@ def test_contract_J_13_a_whole_story(defined: Shop) -> None:
     assert upload["id"]
     served = ask(defined.node, "GET", f"/cdn/{defined.slug}/avatars/me.txt", b"", {})
     assert (served.status, served.body) == (200, b"a picture")
-    assert defined.api("GET", f"emails/{email}").data["subject"] == "Told"
+    assert defined.api("GET", f"email/outbox/{email}").data["subject"] == "Told"
 
 
 def test_contract_J_13_the_database_is_the_projects_own(defined: Shop) -> None:

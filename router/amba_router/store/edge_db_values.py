@@ -15,6 +15,7 @@ import msgspec
 from amba_router.api import faults
 from amba_router.api.faults import Refused
 from amba_router.services.collections.columns import Collection, Column, Stored, to_stored
+from amba_router.services.collections.shapes import is_array
 from amba_router.services.edge_db.statements import Constant, Default, Now, Operator, Param, Value
 from amba_runtime import limits
 
@@ -69,7 +70,7 @@ class Call:
         place, given = self.place(value), self.given(value)
         if given is None:
             return (None,)
-        if not isinstance(given, list):
+        if not is_array(given):
             raise _invalid(place, f"ANY needs an array of {column.type}")
         most = limits.COLLECTION_FILTER_IN.value
         if len(given) > most:

@@ -73,7 +73,7 @@ class _Parser(Conditions):
             self.expect(")")
             self.casts()
             name = self._alias() or "count"
-            if self.token.text == ",":
+            if self.is_sign(","):
                 raise self.refused("count(*) stands alone: GROUP BY is not taken")
             return (), name
         return self._outputs(), ""

@@ -36,8 +36,8 @@ class Reader:
         self._at = 0
         self._depth = 0
         self.parameters = 0
-        # of the statement or inner SELECT being read: its table's names, and what columns say
-        self._table: tuple[str, ...] = ()
+        # of the statement or inner SELECT being read: its table's name, and what columns call it
+        self._called = ""
         self._qualifiers: list[Token] = []
 
     # words
@@ -135,13 +135,16 @@ class Reader:
     @contextlib.contextmanager
     def one_table(self) -> Generator[None]:
         """Names of columns in here are those of the one `table` in here."""
-        outer = self._table, self._qualifiers
-        self._table, self._qualifiers = (), []
+        outer = self._called, self._qualifiers
+        self._called, self._qualifiers = "", []
         yield
-        for token in self._qualifiers:
-            if token.text not in self._table:
-                raise NotTaken(f"{token.text[:40]!r} is not the table asked for", token.position)
-        self._table, self._qualifiers = outer
+        self._check_qualifiers()
+        self._called, self._qualifiers = outer
+
+    def _check_qualifiers(self) -> None:
+        for said in self._qualifiers:
+            if said.text != self._called:
+                raise NotTaken(f"{said.text[:40]!r} is not the table asked for", said.position)
 
     def table(self) -> str:
         """Take a table's name and what else it is to be called; gives the name."""
@@ -157,7 +160,7 @@ class Reader:
             alias = self.name("a name")
         if self.is_sign(","):
             raise self.refused("one table is asked for at a time")
-        self._table = (alias,)
+        self._called = alias
         return name
 
     def column(self, *, star: bool = False) -> str:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.router.services.collections.desk import Desk, at_desk, column
@@ -440,7 +442,9 @@ def test_a_statement_that_takes_too_long_ends_and_harms_nobody(
     at_desk(tmp_path, work)
 
 
-def test_a_change_that_runs_out_of_time_is_undone_alone(tmp_path: Path) -> None:
+def test_a_change_that_runs_out_of_time_is_undone_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the transaction that it shares with others, after some of its rows were changed."""
 
     async def work(desk: Desk) -> None:
@@ -458,14 +462,14 @@ def test_a_change_that_runs_out_of_time_is_undone_alone(tmp_path: Path) -> None:
             changing = asyncio.Event()
             write = state.database.write
 
-            async def watched(*args: object, **kwargs: object) -> object:
+            async def watched(work: Callable[[Any], Any]) -> Any:
                 clock.hasty = 1
                 changing.set()
-                return await write(*args, **kwargs)  # type: ignore[arg-type]
+                return await write(work)
 
-            state.database.write = watched  # type: ignore[method-assign,assignment]
+            monkeypatch.setattr(state.database, "write", watched)
             await changing.wait()
-            state.database.write = write  # type: ignore[method-assign]
+            monkeypatch.setattr(state.database, "write", write)
             others = await asyncio.gather(*(fast.query(INSERT, "b") for _ in range(5)))
             assert (await sent).code == (408, "STATEMENT_TIMEOUT")
             assert [other.status for other in others] == [200] * 5
@@ -507,12 +511,12 @@ def test_many_at_once_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read = database.read
         now = most = 0
 
-        async def counted(work: object) -> object:
+        async def counted(work: Callable[[Any], Any]) -> Any:
             nonlocal now, most
             now += 1
             most = max(most, now)
             try:
-                return await read(work)  # type: ignore[arg-type]
+                return await read(work)
             finally:
                 now -= 1
 
