@@ -101,6 +101,7 @@ def _auth() -> list[Row]:
 
 def _users() -> list[Row]:
     return [
+        Row("GET", "/client/ping", VISITOR, Call(200), NO_LOGIN),
         Row("GET", "/client/users/me", CLIENT, Call(200), NO_LOGIN),
         Row("PATCH", "/client/users/me", CLIENT, Call(200, body={"timezone": "Europe/Paris"}),
             Call(400, "INVALID_TIMEZONE", {"timezone": "Mars/Olympus"})),
@@ -130,7 +131,7 @@ def _collections() -> list[Row]:
     nearest = {"to_vector": [1, 0, 0], "k": 2}
     return [
         Row("POST", admin, ADMIN, Call(201, body=made),
-            Call(400, "INVALID_NAME", {**made, "name": "pg_books"})),
+            Call(400, "RESERVED_NAME", {**made, "name": "pg_books"})),
         Row("GET", admin, ADMIN, Call(200), NO_LOGIN),
         Row("GET", f"{admin}/{{collection}}", ADMIN, Call(200, path={"collection": "books"}),
             Call(404, "COLLECTION_NOT_FOUND", path={"collection": "nope"})),
@@ -149,23 +150,23 @@ def _collections() -> list[Row]:
         Row("DELETE", f"{admin}/books/rows/{{row}}", ADMIN, Call(200),
             Call(404, "ROW_NOT_FOUND", path={"row": "00000000-0000-4000-8000-000000000000"})),
         Row("POST", f"{admin}/books/rows:batch", ADMIN, Call(201, body={"rows": [row, row]}),
-            Call(400, "BATCH_TOO_LARGE", {"rows": [row] * 501})),
+            Call(413, "BATCH_TOO_LARGE", {"rows": [row] * 501})),
         Row("POST", client, CLIENT, Call(201, body=row), NO_LOGIN),
         Row("GET", client, CLIENT, Call(200, query=query),
             Call(400, "INVALID_FILTER", query=bad_query)),
         Row("GET", f"{client}/count", CLIENT, Call(200, query=query),
             Call(400, "INVALID_FILTER", query=bad_query)),
         Row("POST", f"{client}/find", CLIENT, Call(200, body={"limit": 2}),
-            Call(400, "INVALID_INPUT", {"limit": 1_001})),
+            Call(400, "INVALID_QUERY", {"limit": 0})),
         Row("POST", f"{client}/find-nearest", CLIENT, Call(200, body=nearest),
-            Call(400, "INVALID_VALUE", {**nearest, "to_vector": [1]})),
+            Call(400, "INVALID_QUERY", {**nearest, "to_vector": [1]})),
         Row("GET", f"{client}/{{own_row}}", CLIENT, Call(200),
             Call(404, "ROW_NOT_FOUND", path={"own_row": "{row}"})),
         Row("PATCH", f"{client}/{{own_row}}", CLIENT, Call(200, body={"set": {"pages": 1}}),
             Call(404, "ROW_NOT_FOUND", {"set": {"pages": 1}}, path={"own_row": "{row}"})),
         Row("PATCH", client, CLIENT,
             Call(200, body={"where": {"pages": 1}, "set": {"pages": 2}}),
-            Call(400, "INVALID_INPUT", {"where": {}, "set": {"pages": 2}, "limit": 10_001})),
+            Call(400, "INVALID_QUERY", {"where": {}, "set": {"pages": 2}, "limit": 10_001})),
         Row("DELETE", f"{client}/{{own_row}}", CLIENT, Call(200),
             Call(404, "ROW_NOT_FOUND", path={"own_row": "{row}"})),
         Row("DELETE", client, CLIENT, Call(200, body={"where": {"pages": 352}}),
@@ -181,11 +182,11 @@ def _events() -> list[Row]:
     return [
         Row("POST", "/client/events", CLIENT, Call(200, body={"event": "opened"}),
             Call(413, "BATCH_TOO_LARGE", {"events": [{"event": "x"}] * 501})),
-        Row("POST", f"{P}/events", ADMIN, Call(200, body=sent),
+        Row("POST", f"{P}/events", ADMIN, Call(201, body=sent),
             Call(400, "INVALID_INPUT", {"user_id": "{user}"})),
         Row("GET", f"{P}/events", ADMIN, Call(200, query="limit=1"),
             Call(400, "INVALID_CURSOR", query="cursor=nope")),
-        Row("GET", f"{P}/events/count", ADMIN, Call(200, query="since=2024-01-01T00:00:00Z"),
+        Row("GET", f"{P}/events/count", ADMIN, Call(200, query="since=2025-12-01T00:00:00Z"),
             Call(400, "INVALID_SINCE", query="since=yesterday")),
         Row("POST", f"{P}/audit-events", ADMIN, Call(201, body={"event_name": "x"}),
             Call(403, "PROJECT_FORBIDDEN", {"event_name": "x"},
@@ -212,13 +213,13 @@ def _storage() -> list[Row]:
             Call(400, "INVALID_INPUT", {**sign, "method": "TRACE"})),
         Row("DELETE", "/client/media/{asset}", CLIENT, Call(200),
             Call(404, "NOT_FOUND", path={"asset": "nope"})),
-        Row("POST", f"{P}/media/track", INTERNAL, Call(201, body=track),
+        Row("POST", f"{P}/media/track", INTERNAL, Call(200, body=track),
             Call(400, "INVALID_INPUT", {"bucket": "pictures"})),
         Row("POST", f"{P}/media/presign", INTERNAL, Call(200, body=sign),
-            Call(400, "INVALID_INPUT", {**sign, "expires_in_seconds": 90_000})),
+            Call(400, "INVALID_INPUT", {**sign, "method": "TRACE"})),
         Row("POST", f"{P}/media/delete", INTERNAL,
             Call(200, body={"bucket": "pictures", "key": "seen.png"}),
-            Call(404, "ROW_NOT_FOUND", {"id": "nope"})),
+            Call(404, "row_not_found", {"id": "nope"})),
     ]  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def _config() -> list[Row]:
         Row("GET", f"{P}/config", ADMIN, Call(200), NO_LOGIN),
         Row("PATCH", key, ADMIN, Call(200, body={"value": 6}, path={"config": "reward"}),
             Call(404, "NOT_FOUND", {"value": 6}, path={"config": "nope"})),
-        Row("PUT", key, ADMIN, Call(200, body={**value, "value": 7}, path={"config": "reward"}),
+        Row("PUT", key, ADMIN, Call(201, body={**value, "value": 7}, path={"config": "reward"}),
             Call(400, "INVALID_VALUE", {**value, "value": True}, path={"config": "reward"})),
         Row("GET", "/client/config", VISITOR, Call(200), NO_LOGIN),
         Row("DELETE", key, ADMIN, Call(200, path={"config": "reward"}),
@@ -247,9 +248,9 @@ def _currencies() -> list[Row]:
         Row("GET", f"{P}/currencies", ADMIN, Call(200), NO_LOGIN),
         Row("PATCH", f"{P}/currencies/{{currency}}", ADMIN, Call(200, body={"name": "Jewels"}),
             Call(404, "CURRENCY_NOT_FOUND", {"name": "x"}, path={"currency": "nope"})),
-        Row("POST", f"{P}/currencies/grant", ADMIN, Call(200, body=give),
+        Row("POST", f"{P}/currencies/grant", ADMIN, Call(201, body=give),
             Call(404, "USER_NOT_FOUND", {**give, "app_user_id": "nope"})),
-        Row("POST", f"{P}/currencies/spend", ADMIN, Call(200, body={**give, "amount": 1}),
+        Row("POST", f"{P}/currencies/spend", ADMIN, Call(201, body={**give, "amount": 1}),
             Call(409, "INSUFFICIENT_BALANCE", {**give, "amount": 1_000})),
         Row("GET", f"{P}/currencies/transactions/{{user}}", ADMIN, Call(200),
             Call(404, "USER_NOT_FOUND", path={"user": "nope"})),
@@ -268,13 +269,30 @@ def _ai() -> list[Row]:
         "messages": [{"role": "user", "content": "hello"}],
     }
     embed = {"provider": "openai", "model": "text-embedding-3-small", "input": "hello"}
-    provider = {"name": "anthropic", "api_key": "sk-ant-0123456789"}
+    provider = {"name": "mistral", "api_key": "sk-mis-0123456789"}
+    prompt = {
+        "name": "greet",
+        "provider": "anthropic",
+        "model": "claude-sonnet-4-5",
+        "template": "Greet {{name}}",
+    }
+    one, none = f"{P}/ai/prompts/{{prompt}}", Call(404, "PROMPT_NOT_FOUND", path={"prompt": "nope"})
+    greet = {"prompt": "greet"}
     return [
         Row("POST", "/ai/anthropic/messages", INTERNAL, Call(200, body=message), NO_LOGIN),
         Row("POST", "/ai/openai/chat/completions", INTERNAL, Call(200, body=message), NO_LOGIN),
         Row("POST", "/ai/embeddings", INTERNAL, Call(200, body=embed), NO_LOGIN),
-        Row("POST", f"{P}/ai/prompts", ADMIN, Call(201, body=None), NO_LOGIN),
+        Row("POST", f"{P}/ai/prompts", ADMIN, Call(201, body=prompt),
+            Call(409, "PROMPT_EXISTS", {**prompt, "name": "sum-up"})),
         Row("GET", f"{P}/ai/prompts", ADMIN, Call(200), NO_LOGIN),
+        Row("GET", one, ADMIN, Call(200, path=greet), none),
+        Row("PATCH", one, ADMIN, Call(200, body={"template": "Hail {{name}}"}, path=greet),
+            Call(404, "PROMPT_NOT_FOUND", {"template": "x"}, path={"prompt": "nope"})),
+        Row("PUT", f"{one}/budget", ADMIN, Call(200, body={"budget_usd": 5}, path=greet),
+            Call(400, "INVALID_INPUT", {"budget_usd": -1}, path=greet)),
+        Row("GET", f"{one}/budget", ADMIN, Call(200, path=greet), none),
+        Row("GET", f"{one}/spend", ADMIN, Call(200, path=greet), none),
+        Row("DELETE", one, ADMIN, Call(200, path=greet), none),
         Row("POST", "/client/ai/anthropic/messages", CLIENT,
             Call(200, body={"prompt_slug": "sum-up", "variables": {"title": "x"}}),
             Call(404, "PROMPT_NOT_FOUND", {"prompt_slug": "nope"})),
@@ -284,10 +302,10 @@ def _ai() -> list[Row]:
         Row("POST", f"{P}/ai/messages", ADMIN, Call(200, body=message), NO_LOGIN),
         Row("POST", f"{P}/ai/embeddings", ADMIN, Call(200, body=embed), NO_LOGIN),
         Row("POST", f"{P}/ai/providers", ADMIN, Call(201, body=provider),
-            Call(400, "INVALID_INPUT", {"name": "anthropic", "api_key": "short"})),
+            Call(400, "INVALID_INPUT", {"name": "mistral", "api_key": "short"})),
         Row("GET", f"{P}/ai/providers", ADMIN, Call(200), NO_LOGIN),
         Row("DELETE", f"{P}/ai/providers/{{provider}}", ADMIN,
-            Call(200, path={"provider": "anthropic"}),
+            Call(200, path={"provider": "mistral"}),
             Call(404, "PROVIDER_NOT_FOUND", path={"provider": "nope"})),
     ]  # fmt: skip
 
@@ -298,6 +316,8 @@ def _email() -> list[Row]:
     return [
         Row("POST", f"{P}/email/send", INTERNAL, Call(200, body=mail),
             Call(404, "USER_NOT_FOUND", bad)),
+        Row("POST", "/client/email/send", CLIENT, Call(200, body={"template": "hi", "data": {}}),
+            Call(400, "INVALID_BODY", {"data": {}})),
         Row("POST", "/admin/internal/email/send", INTERNAL, Call(200, body=mail),
             Call(404, "USER_NOT_FOUND", bad)),
     ]  # fmt: skip
@@ -324,7 +344,7 @@ def _segments() -> list[Row]:
 def _push() -> list[Row]:
     return [
         Row("POST", "/client/users/me/push-token", CLIENT,
-            Call(200, body={"token": "t", "platform": "ios"}),
+            Call(201, body={"token": "t", "platform": "ios"}),
             Call(400, "INVALID_INPUT", {"token": "t", "platform": "toaster"})),
         Row("DELETE", "/client/users/me/push-token", CLIENT, Call(200, body={"token": "t"}),
             Call(400, "INVALID_INPUT", {})),

@@ -15,7 +15,6 @@ from tests.contract.platform_rows import (
     ADMIN,
     CLIENT,
     INTERNAL,
-    NOBODY,
     VISITOR,
     Call,
     Row,
@@ -87,6 +86,13 @@ async def _upload(world: World, tenant: Tenant) -> None:
     path = "/" + told["upload_url"].split("/", 3)[3]
     headers = [(name, value) for name, value in told["upload_headers"]]
     got = await world.ask("PUT", path, b"12345", token=None, type_=None, headers=headers)
+    assert got.status in (200, 201, 204), got.raw
+    seen = {"bucket": "pictures", "key": "seen.png", "method": "PUT"}
+    sign = f"/v1/admin/projects/{tenant.project['id']}/media/presign"
+    url = (await say(world, tenant, INTERNAL, "POST", sign, seen)).data["url"]
+    got = await world.ask(
+        "PUT", "/" + url.split("/", 3)[3], b"12345", token=None, type_="image/png"
+    )
     assert got.status in (200, 201, 204), got.raw
 
 
@@ -190,7 +196,7 @@ def test_every_operation_of_the_services_is_in_the_table(tmp_path: Path) -> None
             return {
                 re.sub(r"\{[a-z_]+\}", "{}", f"{operation.method} {operation.path}")
                 for operation in table.operations
-                if not operation.ours
+                if not operation.ours or operation.path == "/client/collections/{name}/find"
             }
 
     there = asyncio.run(main())
@@ -307,6 +313,3 @@ async def _contents(world: World, tenant: Tenant) -> dict[str, Any]:
     media = await say(world, tenant, CLIENT, "GET", "/client/media")
     told["media"] = media.body
     return told
-
-
-assert NOBODY

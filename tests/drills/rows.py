@@ -158,7 +158,8 @@ def _asked_dynamodb(port: int) -> str:
             "BillingMode": "PAY_PER_REQUEST",
         }
         call(connection, "CreateTable", table)
-        puts, gets = [], []
+        puts: list[float] = []
+        gets: list[float] = []
         for n in range(100):
             item = {"id": {"S": str(n)}, "title": {"S": "x" * 100}, "score": {"N": "7"}}
             puts.append(call(connection, "PutItem", {"TableName": "letters", "Item": item}))
