@@ -558,6 +558,7 @@ EDGE_DB_ROWS = Limit(10_000, "rows", "answered or changed by one statement", "FN
 EDGE_DB_ANSWER = Limit(16 * MIB, "bytes", "of rows in one answer", "ours")
 EDGE_DB_S = Deadline(2.0, "one statement looks for its rows", "ours")
 EDGE_DB_WRITE_S = Deadline(2.0, "it looks at them once more, and changes them", "ours")
+EDGE_DB_STEPS = Limit(10_000, "steps", "of SQLite between looks at the clock, by patterns", "ours")
 EDGE_DB_KEPT = Limit(512, "statements", "whose reading is kept", "ours")
 EDGE_DB_KEPT_SQL = Limit(2 * KIB, "characters", "of a statement whose reading is kept", "ours")
 EDGE_DB_PROJECT = Limit(2, "statements", "of one project that look for rows at once", "ours")

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
 from amba_router.services.collections.columns import Collection, Column, Stored, to_wire
 from amba_router.services.edge_db.statements import (
-    Condition,
     Default,
     Delete,
     Insert,
@@ -132,8 +131,9 @@ class EdgeRows:
         """Other values for those of the rows that still fit."""
         outputs = self._terms.outputs(asked.returning)
         values = self._new_values(asked)
+        fits = self._terms.condition(asked.where)
         with self._within(limits.EDGE_DB_WRITE_S.value) as deadline:
-            ids = self._still(asked.where, ids)
+            ids = self._still(fits, ids)
             for some in _chunks(ids):
                 with deadline.change(), self._conflicts():
                     self._rows.change(some, values)
@@ -142,8 +142,9 @@ class EdgeRows:
     def delete(self, asked: Delete, ids: Sequence[str]) -> Answered:
         """Without those of the rows that still fit."""
         outputs = self._terms.outputs(asked.returning)
+        fits = self._terms.condition(asked.where)
         with self._within(limits.EDGE_DB_WRITE_S.value) as deadline:
-            ids = self._still(asked.where, ids)
+            ids = self._still(fits, ids)
             answer = self._answer(outputs, self._among(ids)) if outputs else Answered()
             for some in _chunks(ids):
                 with deadline.change(), self._conflicts():
@@ -164,8 +165,7 @@ class EdgeRows:
         self._check_nulls(values)
         return values
 
-    def _still(self, where: Condition | None, ids: Sequence[str]) -> list[str]:
-        fits = self._terms.condition(where)
+    def _still(self, fits: ColumnElement[bool], ids: Sequence[str]) -> list[str]:
         still: list[str] = []
         for some in _chunks(ids):
             query = select(self._table.c.id).where(self._table.c.id.in_(some), fits)
@@ -241,7 +241,7 @@ class EdgeRows:
         """What reads in here is interrupted when its time is over: STATEMENT_TIMEOUT."""
         deadline = _Deadline(self._clock, seconds)
         try:
-            with interrupted(self._connection, deadline.interrupts):
+            with interrupted(self._connection, deadline.interrupts, every=self._call.steps):
                 yield deadline
         except TimeoutError:
             raise deadline.late() from None

@@ -83,14 +83,20 @@ def bounded(connection: Connection) -> Generator[None]:
 
 
 @contextmanager
-def interrupted(connection: Connection, late: Callable[[], bool]) -> Generator[None]:
+def interrupted(connection: Connection, late: Callable[[], bool], *, every: int) -> Generator[None]:
     """Statements in here end where `late` says so; it is asked as they work.
+
+    Args:
+        every: steps of SQLite between two questions.
 
     Raises:
         TimeoutError: one was ended. Where that was a change, its whole transaction is undone.
     """
     work: Work = connection.info[_INFO]
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
     work.late = late
+    driver.set_progress_handler(work.tick, every)
     try:
         yield
     except OperationalError as error:
@@ -99,6 +105,7 @@ def interrupted(connection: Connection, late: Callable[[], bool]) -> Generator[N
         raise TimeoutError from error
     finally:
         work.late = None
+        driver.set_progress_handler(work.tick, _TICK)
 
 
 def register(connection: sqlite3.Connection, info: dict[object, object]) -> None:

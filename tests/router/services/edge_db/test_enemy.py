@@ -18,7 +18,6 @@ from tests.router.services.edge_db.proxy import Proxy, ask, at_proxy
 from amba_router.services.edge_db.binding import EdgeDb
 from amba_router.services.edge_db.parser import parse
 from amba_router.services.edge_db.statements import NotTaken
-from amba_router.store import sql_functions
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.limits import Limit
@@ -368,7 +367,7 @@ def test_text_rows_and_answers_have_their_bounds(
         assert six.code == (400, "UNSUPPORTED_SQL")
         pattern = "x" * limits.COLLECTION_PATTERN.value
         assert await proxy.rows(f"{HERE} title LIKE $1", pattern) == []
-        longer = await proxy.query(f"{HERE} title LIKE $1", pattern + "x")
+        longer = await proxy.query(f"{HERE} title LIKE $1 OR title ILIKE $2", pattern, "x")
         assert longer.code == (400, "INVALID_VALUE")
 
         small("COLLECTION_ROW_BYTES", 200)
@@ -399,6 +398,24 @@ def test_text_rows_and_answers_have_their_bounds(
     at_proxy(tmp_path, work, letters=LETTERS)
 
 
+def test_patterns_that_nearly_fit_end_in_time(tmp_path: Path) -> None:
+    """Each look at such a text takes long: the clock is looked at more often, then."""
+
+    async def work(desk: Desk) -> None:
+        clock = _Hasty()
+        proxy = Proxy(desk, EdgeDb(desk.world.states, clock))
+        await desk.make("letters", *LETTERS)
+        for _ in range(30):
+            await proxy.query(INSERT, "a" * 3_000)
+        clock.hasty = 1
+        slow = "UPDATE coll_letters SET title = 'x' WHERE title LIKE $1"
+        assert (await proxy.query(slow, "%" + "a" * 998 + "b")).code == (408, "STATEMENT_TIMEOUT")
+        # thirty rows are few steps: a short pattern is through before anybody looks
+        assert (await proxy.query(f"{HERE} title LIKE $1", "%b")).rows == []
+
+    at_desk(tmp_path, work)
+
+
 class _Hasty(ManualClock):
     """A clock on which each look costs so many seconds, once it is told to."""
 
@@ -409,12 +426,12 @@ class _Hasty(ManualClock):
         return super().monotonic_s()
 
 
-@pytest.mark.parametrize("steps", [1, 50])
+@pytest.mark.parametrize("steps", [1, 100])
 def test_a_statement_that_takes_too_long_ends_and_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """It is interrupted, nothing of it is done; those that share its transaction are."""
-    monkeypatch.setattr(sql_functions, "_TICK", steps)
+    monkeypatch.setattr(limits, "EDGE_DB_STEPS", replace(limits.EDGE_DB_STEPS, value=steps))
 
     async def work(desk: Desk) -> None:
         clock = _Hasty()
