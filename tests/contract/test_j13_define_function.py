@@ -6,10 +6,13 @@ The SDK cannot be installed: a guest has a wrapper of our own that asks what the
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.hosted import Shop, Told, ask, guest, make_shop
+from tests.contract.hosted import GUESTS, Shop, Told, ask, guest, make_shop
+from tests.run.serving import Dev
 
 pytestmark = pytest.mark.slow
 
@@ -119,3 +122,20 @@ def test_contract_J_13_the_database_is_the_projects_own(defined: Shop) -> None:
     assert post(other, "/sql", {"sql": "SELECT title FROM coll_letters"}).body == [
         {"title": "theirs"}
     ]
+
+
+def test_contract_J_13_it_runs_in_dev_as_well(tmp_path: Path) -> None:
+    """The same bundle, served by `amba-run dev`; what it wrote is there after a restart."""
+    folder = tmp_path / "functions"
+    shutil.copytree(GUESTS / NAME, folder / NAME)
+    body = json.dumps({"sql": "INSERT INTO coll_letters (title) VALUES ('kept') RETURNING title"})
+    again = json.dumps({"sql": "SELECT title FROM coll_letters"})
+    for statement in (body, again):
+        with Dev(folder, "--no-watch", "--state", str(tmp_path / "s"), data_home=tmp_path) as dev:
+            project = dev.ready["project"]["id"]
+            path = f"/v1/admin/projects/{project}/collections"
+            made = dev.api("POST", path, {"name": "letters", "columns": COLUMNS})
+            assert made.status == (201 if statement == body else 409)
+            with dev.connection() as connection:
+                connection.request("POST", f"/fn/local/{NAME}/sql", statement)
+                assert json.loads(connection.getresponse().read()) == [{"title": "kept"}]
