@@ -26,6 +26,7 @@ from amba_router.outbound_client import OutboundClient, TrustedRoots
 from amba_router.pages import Pages
 from amba_router.platform import Platform
 from amba_router.routes import Project, Projects, Route
+from amba_router.services.edge_db.binding import EdgeDb
 from amba_router.services.storage.routes import serve_object
 from amba_router.services.storage.service import StorageService
 from amba_router.signing import Keyring
@@ -104,6 +105,7 @@ class Node:
         self._roots = TrustedRoots()
         self._own = None if isinstance(state, OnDemand) else OnDemand(state, clock)
         self.storage = StorageService(self._own or cast(OnDemand, state), clock)
+        self._database = EdgeDb(self._own or cast(OnDemand, state), clock)
         self._sockets: list[socket.socket] = []
         self._listener: Listener | None = None
         self._dispatcher: Dispatcher | None = None
@@ -287,6 +289,7 @@ class Node:
             limits_=limits,
             egress=outbound,
             storage=self.storage.bucket(manifest.project_id) if manifest.storage else None,
+            database=self._database.handler(manifest.project_id),
             late=self.journal.late,
             clock=self._clock,
             kept=None if kept is None else outbound.placeholders.kept(kept),

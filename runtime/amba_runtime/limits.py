@@ -547,6 +547,23 @@ COLLECTION_NEAREST_SCAN = Limit(100_000, "rows", "one find-nearest compares", "o
 COLLECTION_NEAREST_TEXT = Limit(32 * KIB, "bytes", "of a to_text", "ours")
 COLLECTION_NEAREST_CHUNK = Limit(256, "rows", "compared at once", "ours; 4 MiB of 4,096 numbers")
 
+# --- EDGE_DB_PROXY: SQL of functions ---
+EDGE_DB_BODY = Limit(1 * MIB, "bytes", "of one call, its SQL and its parameters", "as of the API")
+EDGE_DB_SQL = Limit(32 * KIB, "characters", "of one statement", "ours; 30 ms to read")
+EDGE_DB_DEPTH = Limit(32, "levels", "of brackets, NOT and SELECT in one statement", "ours")
+EDGE_DB_CONDITIONS = Limit(200, "comparisons", "in one statement; columns in one list", "ours")
+EDGE_DB_PARAMS = Limit(5_000, "parameters", "of one statement", "ours")
+EDGE_DB_VALUES = Limit(5_000, "values", "compared with, of all lists in one statement", "ours")
+EDGE_DB_ROWS = Limit(10_000, "rows", "answered or changed by one statement", "FN: its own most")
+EDGE_DB_ANSWER = Limit(16 * MIB, "bytes", "of rows in one answer", "ours")
+EDGE_DB_S = Deadline(2.0, "one statement looks for its rows", "ours")
+EDGE_DB_WRITE_S = Deadline(2.0, "it looks at them once more, and changes them", "ours")
+EDGE_DB_STEPS = Limit(10_000, "steps", "of SQLite between looks at the clock, by patterns", "ours")
+EDGE_DB_KEPT = Limit(512, "statements", "whose reading is kept", "ours")
+EDGE_DB_KEPT_SQL = Limit(2 * KIB, "characters", "of a statement whose reading is kept", "ours")
+EDGE_DB_PROJECT = Limit(2, "statements", "of one project that look for rows at once", "ours")
+EDGE_DB_NODE = Limit(3, "statements", "of a node that look for rows at once", "one thread is left")
+
 # --- the jail ---
 SANDBOX_TRIAL_S = Deadline(5.0, "a program says its version within walls that are tried", "ours")
 SANDBOX_TRIALS = Limit(3, "trials", "of walls around a program that ends too soon", "ours")

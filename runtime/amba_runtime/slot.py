@@ -1,7 +1,7 @@
 """One version of a function being served: its isolate comes, dies, rests and goes unnoticed.
 
-A slot hides that from the dispatcher. It may be dormant, without an isolate: the first request
-starts one. Who may have an isolate at all is the `Room`'s to say.
+A slot hides that from the dispatcher. Dormant, it has no isolate: the first request starts one.
+Who may have an isolate at all is the `Room`'s to say.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ __all__ = ["Env", "Kept", "Overloaded", "Resting", "Room", "Slot"]
 
 
 class Slot:
-    """One version being served. `exchange` per request, at last `retire`.
+    """One version being served: on trial `start`, `exchange` per request, at last `retire`.
 
-    One on trial begins with `start`; a dormant one starts with its first request.
     `inflight` and `invocations` are changed only by `_took`, `enter` and `leave`; `_isolate`
     only by `_put_away` and `_bring_up`.
 
@@ -44,12 +43,11 @@ class Slot:
         late: told of console lines that came after their invocation was answered.
         breached: told of limits that were passed or are near: (slot, request id, what, action).
         watchdog: of the node; None watches nothing.
-        gate: how many invocations of its project and the node may be under way.
+        gate: how many invocations of its project and the node may be under way; None is any.
 
     Attributes:
         invocations: those in flight by request id, oldest first.
         callers: whom its requests may be said to come from.
-        gate: as given; None lets all in.
         answers: answers that have begun so far: what shows that it gets on.
         watched: the watchdog knows that something is under way here.
     """
@@ -63,6 +61,7 @@ class Slot:
         limits_: FunctionLimits,
         egress: Handler,
         storage: Handler | None,
+        database: Handler | None = None,
         late: Callable[[Slot, str, Tell], None],
         clock: Clock,
         kept: Kept | None = None,
@@ -107,6 +106,7 @@ class Slot:
             tell=lambda label, tell: late(self, label, tell),
             died=self._died,
             callers=self.callers,
+            database=database,
         )
         self.tell_header = self._surroundings.tell_header
 

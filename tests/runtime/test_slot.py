@@ -118,6 +118,7 @@ class _Stage:
             limits_=FunctionLimits.dev(),
             egress=_nowhere,
             storage=_nowhere,
+            database=_nowhere,
             late=lambda slot, label, tell: self.told.append((slot, label, tell)),
             clock=self.clock,
             kept=kept,
@@ -239,6 +240,7 @@ def test_storage_is_given_where_the_manifest_declares_it(declared: bool) -> None
         surroundings = stage.engine.made[0].surroundings
         assert (surroundings.storage is not None) is declared
         assert surroundings.egress is _nowhere
+        assert surroundings.database is _nowhere  # every function has it
         await stage.slot.retire()
 
     asyncio.run(run())

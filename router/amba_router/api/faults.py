@@ -178,6 +178,11 @@ AI_FIXTURE_INVALID = Fault(
 )
 AI_PROVIDER_FAILED = Fault(502, "AI_PROVIDER_FAILED", "internal", "a real provider gave no answer")
 
+# EDGE_DB_PROXY
+UNSUPPORTED_SQL = _input("UNSUPPORTED_SQL", "SQL that the database binding does not take")
+STATEMENT_TIMEOUT = _input("STATEMENT_TIMEOUT", "a statement took too long; nothing changed", 408)
+RESULT_TOO_LARGE = _input("RESULT_TOO_LARGE", "a statement gives or changes too many rows", 413)
+
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")

@@ -38,6 +38,7 @@ class Work:
 
     def __init__(self) -> None:
         self.left: int | None = None  # None: nobody counts
+        self.late: Callable[[], bool] | None = None  # None: nobody looks at the clock
 
     def spend(self, steps: int) -> None:
         """Raises `TooMuch`."""
@@ -55,7 +56,7 @@ class Work:
         """Called by SQLite as it works; 1 ends the statement."""
         if self.left is not None:
             self.left -= _TICK
-        return int(self.spent)
+        return int(self.spent or (self.late is not None and self.late()))
 
 
 @contextmanager
@@ -79,6 +80,32 @@ def bounded(connection: Connection) -> Generator[None]:
         raise
     finally:
         work.left = None
+
+
+@contextmanager
+def interrupted(connection: Connection, late: Callable[[], bool], *, every: int) -> Generator[None]:
+    """Statements in here end where `late` says so; it is asked as they work.
+
+    Args:
+        every: steps of SQLite between two questions.
+
+    Raises:
+        TimeoutError: one was ended. Where that was a change, its whole transaction is undone.
+    """
+    work: Work = connection.info[_INFO]
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    work.late = late
+    driver.set_progress_handler(work.tick, every)
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise TimeoutError from error
+    finally:
+        work.late = None
+        driver.set_progress_handler(work.tick, _TICK)
 
 
 def register(connection: sqlite3.Connection, info: dict[object, object]) -> None:

@@ -36,6 +36,7 @@ class Surroundings:
             that no upstream and no other function can forge. A guest may come to know its own:
             it can lie about itself, and what it says is believed only as far as that.
         callers: whom a request may be said to come from; told of events that are delivered.
+        database: answers the `EDGE_DB_PROXY` binding; None leaves it out.
     """
 
     egress: Handler
@@ -44,6 +45,7 @@ class Surroundings:
     died: Callable[[Ended], None]
     mark: str = field(default_factory=entropy.mark)
     callers: Callers = field(default_factory=Callers)
+    database: Handler | None = None
 
     @property
     def tell_header(self) -> bytes:

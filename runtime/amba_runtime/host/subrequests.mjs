@@ -1,7 +1,7 @@
 // Puts counting functions in the place of whatever makes a subrequest: `fetch`, and the few that
 // fetch by themselves. Counted per invocation: in all, and how many wait for their answers at
 // once; the others queue. Source: reliability.md 2.3 and rows E17 to E19.
-// Calls of a cache and of STORAGE count as well, as they do in production.
+// Calls of a cache, of STORAGE and of EDGE_DB_PROXY count as well, as they do in production.
 // A guest can get round what stands here; the host counts once more (tally.py).
 // What `fetch` means stays: it makes a Request of its arguments itself, as is done here.
 
@@ -206,6 +206,8 @@ function guard({ invocationNow, hasContext, keepAlive, onBreach, mark, silent, m
     const upload = bucket.resumeMultipartUpload("none", "none");
     services.push([getPrototypeOf(upload), ["uploadPart", "complete", "abort"]]);
   }
+  const database = bindings.EDGE_DB_PROXY;
+  if (database !== undefined) services.push([getPrototypeOf(database), ["fetch"]]);
   for (const [prototype, names] of services) {
     for (const name of names) replace(prototype, name, counted);
   }

@@ -105,6 +105,7 @@ class Lab:
         name: str = "guest",
         env: Sequence[tuple[str, str]] = (),
         storage: Handler | None = None,
+        database: Handler | None = None,
         egress: Handler = nowhere,
         limits: Mapping[str, int] | None = None,
     ) -> Isolate:
@@ -120,7 +121,8 @@ class Lab:
             limits=FunctionLimits.hosted().override(limits or {}),
         )
         surroundings = Surroundings(
-            egress, storage, self.told.on_tell, self.told.on_death, MARK, self.callers
+            *(egress, storage, self.told.on_tell, self.told.on_death, MARK, self.callers),
+            database=database,
         )
         return await self.engine.start(manifest, bundle, surroundings)
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from amba_runtime import limits
+from amba_runtime.bindings.database import DATABASE_NAME
 from amba_runtime.engine.base import GUEST_MODULE
 from amba_runtime.manifest import Bundle, Manifest
 
@@ -30,7 +31,7 @@ _EXPORTS = re.compile(
 # are counted
 _SPEAKS = re.compile(
     rb"console|waitUntil|WebSocket|ReadableStream|EventSource|sendBeacon|\bSTORAGE\b|\bcaches\b"
-    rb"|\bfetch\b(?s:.*)\bfetch\b"
+    rb"|\bEDGE_DB_PROXY\b|\bfetch\b(?s:.*)\bfetch\b"
 )
 _LISTENS = re.compile(rb"\baddEventListener\s*\(")
 
@@ -66,11 +67,12 @@ def render(
     cache: Path,
     storage: Path | None,
     mark: str,
+    database: Path | None = None,
 ) -> str:
     """The whole configuration; the modules it embeds lie in its own folder.
 
     Args:
-        egress, log, cache, storage: Unix sockets that we serve.
+        egress, log, cache, storage, database: Unix sockets that we serve.
         mark: of `Surroundings`.
     """
     bindings = [f"(name = {text(n)}, text = {text(v)})" for n, v in manifest.env]
@@ -90,6 +92,9 @@ def render(
     if storage is not None:
         bindings.append('(name = "STORAGE", r2Bucket = "storage")')
         services.append(_external("storage", storage))
+    if database is not None:
+        bindings.append(f'(name = "{DATABASE_NAME}", service = "database")')
+        services.append(_external("database", database))
     date = text(manifest.compatibility_date)
     modules = ", ".join(
         [f'(name = "{UNSAYABLE}", esModule = embed {text(ENTRY_MODULE)})']

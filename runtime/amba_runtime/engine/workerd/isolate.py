@@ -52,9 +52,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 class WorkerdIsolate:
     """A process, its private folder and its sockets. Made by `WorkerdEngine.start`.
 
-    Six Unix sockets: two that the process answers (tenants' requests; our control), which it was
-    handed and cannot see; four that we answer (egress, STORAGE, late console lines, the Cache
-    API), which lie in the one folder that it sees, `in`, beside its configuration.
+    Seven Unix sockets: two that the process answers (tenants' requests; our control), which it was
+    handed and cannot see; five that we answer (egress, STORAGE, EDGE_DB_PROXY, late console lines,
+    the Cache API), which lie in the one folder that it sees, `in`, beside its configuration.
     """
 
     def __init__(
@@ -75,8 +75,11 @@ class WorkerdIsolate:
             self._server("log", self._control.late),
             self._server("cache", in_line(line, empty_cache)),
         ]
-        if surroundings.storage is not None and manifest.storage:
-            self._servers.append(self._server("r2", in_line(line, surroundings.storage)))
+        storage = surroundings.storage if manifest.storage else None
+        services = {"r2": storage, "database": surroundings.database}
+        given = {name: handler for name, handler in services.items() if handler is not None}
+        self._servers += [self._server(n, in_line(line, handler)) for n, handler in given.items()]
+        self._services = frozenset(given)
         self._process: Enclosed | None = None
         self._group: Group | None = None
         self._stderr: deque[str] = deque(maxlen=limits.STDERR_LINES.value)
@@ -133,7 +136,6 @@ class WorkerdIsolate:
         """The folder that the process sees: what it is to run, and nothing of anybody else."""
         inner = self._inner
         inner.mkdir(mode=0o700)
-        storage = len(self._servers) == 4
         for name, code in self._engine.modules.items():
             (inner / name).write_bytes(code)
         (inner / GUEST_MODULE).write_bytes(bundle.code)
@@ -149,7 +151,8 @@ class WorkerdIsolate:
                 egress=seen("egress.sock"),
                 log=seen("log.sock"),
                 cache=seen("cache.sock"),
-                storage=seen("r2.sock") if storage else None,
+                storage=seen("r2.sock") if "r2" in self._services else None,
+                database=seen("database.sock") if "database" in self._services else None,
                 mark=self._surroundings.mark,
             )
         )

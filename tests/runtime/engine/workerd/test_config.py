@@ -11,7 +11,11 @@ from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
 
 
 def rendered(
-    code: str = "", *, storage: bool = False, env: tuple[tuple[str, str], ...] = ()
+    code: str = "",
+    *,
+    storage: bool = False,
+    database: bool = False,
+    env: tuple[tuple[str, str], ...] = (),
 ) -> str:
     manifest = Manifest(ProjectId("p"), FunctionName("f"), 1, env, storage, "2026-02-03")
     return config.render(
@@ -22,6 +26,7 @@ def rendered(
         cache=Path("/t/cache.sock"),
         storage=Path("/t/r2.sock") if storage else None,
         mark="0123456789abcdef",
+        database=Path("/t/database.sock") if database else None,
     )
 
 
@@ -78,6 +83,13 @@ def test_storage_is_a_bucket_only_where_it_is_wanted() -> None:
     assert "r2Bucket" not in rendered()
 
 
+def test_the_database_is_a_service_only_where_it_is_wanted() -> None:
+    """Without it neither the binding nor the service is there (contract C, FN)."""
+    assert '(name = "EDGE_DB_PROXY", service = "database")' in rendered(database=True)
+    assert "unix:/t/database.sock" in rendered(database=True)
+    assert "database" not in rendered()
+
+
 def test_everything_outside_goes_through_us() -> None:
     """The only way out is our egress socket, in absolute form (engines.md 3)."""
     text = rendered()
@@ -107,6 +119,7 @@ def test_a_bundle_that_may_speak_is_listened_to(word: str) -> None:
         ("export default { fetch() { return new EventSource('x') } }", False),
         ("export default { fetch() { navigator.sendBeacon('x') } }", False),
         ("export default { fetch() { console.log(1) } }", False),
+        ("export default { async fetch(r, { EDGE_DB_PROXY: db }) {} }", False),
     ],
 )
 def test_a_bundle_that_fetches_is_tracked(code: str, silent: bool) -> None:

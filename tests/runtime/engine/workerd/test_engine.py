@@ -70,7 +70,8 @@ def test_folders_and_sockets_are_ours_alone() -> None:
         return Response(404)
 
     async def body(lab: Lab) -> None:
-        isolate = await lab.start(FETCH, storage=storage, env=[("SECRET", "s3cret")])
+        env = [("SECRET", "s3cret")]
+        isolate = await lab.start(FETCH, storage=storage, database=storage, env=env)
         folder = folder_of(isolate)
         config = folder / "in" / "worker.capnp"
         assert "s3cret" in config.read_text()
@@ -82,11 +83,11 @@ def test_folders_and_sockets_are_ours_alone() -> None:
         modes = [stat.S_IMODE(p.stat().st_mode) for p in (folder.parent, folder, folder / "in")]
         assert modes == [passed, passed, 0o700]
         sockets = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*.sock")}
-        names = ("fn", "control", "egress", "log", "cache", "r2")
+        names = ("fn", "control", "egress", "log", "cache", "r2", "database")
         assert sockets == {f"{name}.sock": 0o600 for name in names}
         # what an engine listens on is handed to it: it cannot see it
         seen = {path.name for path in (folder / "in").glob("*.sock")}
-        assert seen == {"egress.sock", "log.sock", "cache.sock", "r2.sock"}
+        assert seen == {f"{name}.sock" for name in names[2:]}
         await isolate.close()
         assert not folder.exists()
         assert folder.parent.exists()

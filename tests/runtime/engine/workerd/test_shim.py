@@ -83,6 +83,31 @@ def test_storage_is_there_when_it_is_given() -> None:
     on_workerd(body)
 
 
+def test_the_database_is_a_fetcher() -> None:
+    """`fetch` of a URL whose host means nothing; the answer is the far end's (contract B.1)."""
+    seen: list[tuple[str, bytes, bytes]] = []
+
+    async def database(request: Request) -> Response:
+        seen.append((request.method, request.target, await request.read(100)))
+        return Response(200, [(b"content-type", b"application/json")], b'{"rows":[]}')
+
+    async def body(lab: Lab) -> None:
+        source = worker(
+            """
+            const body = JSON.stringify({ sql: "SELECT", params: [] });
+            const url = "https://edge-db-proxy/query";
+            const answer = await env.EDGE_DB_PROXY.fetch(url, { method: "POST", body });
+            const names = Object.keys(env);
+            return Response.json([answer.ok, await answer.json(), names]);
+            """
+        )
+        isolate = await lab.serving(source, database=database)
+        assert json.loads((await ask(isolate)).body) == [True, {"rows": []}, ["EDGE_DB_PROXY"]]
+        assert seen == [("POST", b"/query", b'{"sql":"SELECT","params":[]}')]
+
+    on_workerd(body)
+
+
 def test_nothing_of_ours_is_in_sight() -> None:
     """No `__AMBA_*` in env, in the importable env, in globals, or on ctx (issue 2, item 5)."""
 

@@ -114,6 +114,8 @@ def test_six_wait_for_their_answers_and_the_others_queue() -> None:
         'await env.STORAGE.head("k")',
         'await env.STORAGE.delete("k")',
         'await env.STORAGE.resumeMultipartUpload("k", "u").abort()',
+        'await env.EDGE_DB_PROXY.fetch("https://edge-db-proxy/query", { method: "POST" })',
+        'await env["EDGE_DB" + "_PROXY"].fetch("https://edge-db-proxy/")',
     ],
 )
 def test_calls_of_a_cache_and_of_storage_count(call: str) -> None:
@@ -141,17 +143,20 @@ def test_calls_of_a_cache_and_of_storage_count(call: str) -> None:
             """
         )
         isolate = await lab.serving(
-            source, egress=world, storage=storage, limits={"subrequests": 3}
+            source, egress=world, storage=storage, database=storage, limits={"subrequests": 3}
         )
         assert json.loads((await ask(isolate)).body) == {"made": 3, "over": 2}
-        assert len(asked) == (3 if "STORAGE" in call else 0)
+        assert len(asked) == (0 if "caches" in call else 3)
         await world.until(lambda: bool(world.breaches))
         assert world.breaches == [(b"r-1", b"subrequests 4 3")]
 
     on_workerd(body)
 
 
-def test_so_many_calls_of_storage_are_under_way_at_once() -> None:
+@pytest.mark.parametrize(
+    "call", ['env.STORAGE.head("k" + i)', 'env.EDGE_DB_PROXY.fetch("http://x/query?" + i)']
+)
+def test_so_many_calls_of_services_are_under_way_at_once(call: str) -> None:
     """In our process, whatever the guest's realm says; the others follow (row E17)."""
 
     async def body(lab: Lab) -> None:
@@ -159,11 +164,11 @@ def test_so_many_calls_of_storage_are_under_way_at_once() -> None:
         most = limits.SERVICE_CALLS.value
         source = worker(
             f"""
-            const calls = Array.from({{ length: {most + 9} }}, (_, i) => env.STORAGE.head("k" + i));
+            const calls = Array.from({{ length: {most + 9} }}, (_, i) => {call});
             return Response.json((await Promise.allSettled(calls)).length);
             """
         )
-        isolate = await lab.serving(source, storage=world)
+        isolate = await lab.serving(source, storage=world, database=world)
         asking = asyncio.ensure_future(ask(isolate))
         await world.until(lambda: world.waiting == most)
         await isolate.ping()
