@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection
 
-from amba_router.services.collections.columns import TYPES, Collection, Column, Index
+from amba_router.rows.columns import TYPES, Collection, Column, Index
 from amba_router.store.collection_tables import table_name
 from amba_runtime.errors import InternalCode, InternalError
 

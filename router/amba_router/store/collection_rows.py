@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
-from amba_router.services.collections.columns import Collection, Column, Index, Reference
+from amba_router.rows.columns import Collection, Column, Index, Reference
 from amba_router.store import collection_ddl
 from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import collections

@@ -33,8 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-from amba_router.services.collections.columns import TYPES, Collection, Stored
-from amba_router.services.collections.columns import Column as Declared
+from amba_router.rows.columns import TYPES, Collection, Stored
+from amba_router.rows.columns import Column as Declared
 from amba_router.store.scoped import Scoped
 from amba_router.store.sql_functions import bounded
 from amba_runtime import limits

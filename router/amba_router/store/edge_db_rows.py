@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, func, select
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import Collection, Column, Stored, to_wire
-from amba_router.services.edge_db.statements import (
+from amba_router.rows.columns import Collection, Column, Stored, to_wire
+from amba_router.rows.statements import (
     Default,
     Delete,
     Insert,

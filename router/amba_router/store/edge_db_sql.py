@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, and_, false, literal_column, not_, or_, select, true
 from sqlalchemy import Select as Query
 
-from amba_router.services.collections.columns import Collection, Column, Stored
-from amba_router.services.collections.filters import Leaf, Op
-from amba_router.services.edge_db.statements import (
+from amba_router.rows.columns import Collection, Column, Stored
+from amba_router.rows.filters import Leaf, Op
+from amba_router.rows.statements import (
     And,
     AnyOfArray,
     Comparison,

@@ -14,9 +14,9 @@ import msgspec
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import Collection, Column, Stored, to_stored
-from amba_router.services.collections.shapes import is_array
-from amba_router.services.edge_db.statements import Constant, Default, Now, Operator, Param, Value
+from amba_router.rows.columns import Collection, Column, Stored, to_stored
+from amba_router.rows.shapes import is_array
+from amba_router.rows.statements import Constant, Default, Now, Operator, Param, Value
 from amba_runtime import limits
 
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,19})\s*\Z", re.ASCII)

@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from amba_router.services.collections.columns import Column, Stored
-from amba_router.services.collections.filters import All, AnyOf, Filter, Leaf, Not, Op
-from amba_router.services.collections.query import Order
+from amba_router.rows.columns import Column, Stored
+from amba_router.rows.filters import All, AnyOf, Filter, Leaf, Not, Op
+from amba_router.rows.query import Order
 
 Condition = ColumnElement[bool]
 

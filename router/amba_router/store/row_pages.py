@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table
 
-from amba_router.services.collections.columns import Column, Stored
-from amba_router.services.collections.filters import Filter
-from amba_router.services.collections.query import Query, next_cursor
+from amba_router.rows.columns import Column, Stored
+from amba_router.rows.filters import Filter
+from amba_router.rows.query import Query, next_cursor
 from amba_router.store.collection_tables import weight
 from amba_router.store.filter_sql import Condition, after, condition, ordering
 from amba_router.store.sql_functions import bounded

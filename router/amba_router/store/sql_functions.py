@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from amba_router.api import faults
-from amba_router.services.collections.shapes import is_array, is_nested, is_object
+from amba_router.rows.shapes import is_array, is_nested, is_object
 from amba_runtime import limits
 
 _OPERANDS = 8

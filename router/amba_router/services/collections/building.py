@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from amba_router.api import faults
-from amba_router.services.collections import values
-from amba_router.services.collections.columns import (
+from amba_router.rows import values
+from amba_router.rows.columns import (
     MANAGED_NAMES,
     Collection,
     Column,
@@ -19,7 +19,7 @@ from amba_router.services.collections.columns import (
     to_stored,
     to_wire,
 )
-from amba_router.services.collections.shapes import is_object
+from amba_router.rows.shapes import is_object
 from amba_router.store.collection_tables import Reach, weight
 from amba_runtime import entropy, limits
 

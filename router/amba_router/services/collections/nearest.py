@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import Collection, Column, to_stored
-from amba_router.services.collections.filters import Filter, filter_of
-from amba_router.services.collections.query import (
+from amba_router.rows.columns import Collection, Column, to_stored
+from amba_router.rows.filters import Filter, filter_of
+from amba_router.rows.query import (
     After,
     fingerprint_of,
     including_deleted,

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from amba_router.api import faults
+from amba_router.rows.query import write_cursor
 from amba_router.services.collections.building import Scope, wire_rows
 from amba_router.services.collections.nearest import (
     DISTANCE,
@@ -16,7 +17,6 @@ from amba_router.services.collections.nearest import (
     embedded,
     parse_nearest,
 )
-from amba_router.services.collections.query import write_cursor
 from amba_router.services.collections.service import found
 from amba_router.store.collection_tables import CollectionTables, Rows
 from amba_router.store.row_pages import vector_chunks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from amba_router.api import faults
 from amba_router.api.asked import LIMIT, OFFSET, confirmed, iso_ms, page, project_of
 from amba_router.api.operations import Answer, Asked, Auth, Operation, Query, Reads
+from amba_router.rows.columns import MANAGED_NAMES, Collection, Column
 from amba_router.services.collections import row_routes
-from amba_router.services.collections.columns import MANAGED_NAMES, Collection, Column
 from amba_router.services.collections.models import (
     AlterCollection,
     Applied,

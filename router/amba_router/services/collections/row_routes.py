@@ -12,6 +12,7 @@ from typing import Any
 from amba_router.api import faults
 from amba_router.api.asked import number, project_of
 from amba_router.api.operations import Answer, Asked, Auth, Operation, Query, Reads
+from amba_router.rows.query import read_query, refuse
 from amba_router.services.collections.building import EVERYONE, Scope
 from amba_router.services.collections.models import (
     Batch,
@@ -28,7 +29,6 @@ from amba_router.services.collections.models import (
     RowAnswer,
     RowsAnswer,
 )
-from amba_router.services.collections.query import read_query, refuse
 from amba_router.services.collections.row_service import RowService
 from amba_runtime import limits
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
+from amba_router.rows.columns import Collection
+from amba_router.rows.filters import Filter, filter_of
+from amba_router.rows.query import parse_count, parse_query, refuse, whole
 from amba_router.services.collections.building import (
     Scope,
     change_of,
@@ -15,9 +18,6 @@ from amba_router.services.collections.building import (
     new_row,
     wire_rows,
 )
-from amba_router.services.collections.columns import Collection
-from amba_router.services.collections.filters import Filter, filter_of
-from amba_router.services.collections.query import parse_count, parse_query, refuse, whole
 from amba_router.services.collections.service import found
 from amba_router.store.collection_rows import find as find_collection
 from amba_router.store.collection_tables import (

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import (
+from amba_router.rows.columns import (
     MANAGED_NAMES,
     SYNONYMS,
     TYPES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from amba_router.api import faults
+from amba_router.rows.columns import Collection, Column
 from amba_router.services.collections import schema
-from amba_router.services.collections.columns import Collection, Column
 from amba_router.services.collections.models import (
     AlterCollection,
     ColumnSpec,

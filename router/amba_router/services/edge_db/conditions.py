@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from amba_router.services.edge_db.lexer import Kind
-from amba_router.services.edge_db.reader import Reader
-from amba_router.services.edge_db.statements import (
+from amba_router.rows.statements import (
     And,
     AnyOfArray,
     Comparison,
@@ -26,6 +24,8 @@ from amba_router.services.edge_db.statements import (
     Truth,
     Value,
 )
+from amba_router.services.edge_db.lexer import Kind
+from amba_router.services.edge_db.reader import Reader
 from amba_runtime import limits
 
 _COMPARED = {op.value: op for op in Operator if op not in (Operator.LIKE, Operator.ILIKE)}

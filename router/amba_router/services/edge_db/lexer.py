@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amba_router.services.edge_db.statements import NotTaken
+from amba_router.rows.statements import NotTaken
 
 
 class Kind(Enum):

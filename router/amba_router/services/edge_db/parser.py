@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amba_router.services.edge_db.conditions import Conditions
-from amba_router.services.edge_db.lexer import Kind
-from amba_router.services.edge_db.statements import (
+from amba_router.rows.statements import (
     Condition,
     Default,
     Delete,
@@ -25,6 +23,8 @@ from amba_router.services.edge_db.statements import (
     Update,
     Value,
 )
+from amba_router.services.edge_db.conditions import Conditions
+from amba_router.services.edge_db.lexer import Kind
 from amba_runtime import limits
 
 

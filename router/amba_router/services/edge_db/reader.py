@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+from amba_router.rows.statements import NotTaken
 from amba_router.services.edge_db.lexer import Kind, Token, tokens
-from amba_router.services.edge_db.statements import NotTaken
 from amba_runtime import limits
 
 T = TypeVar("T")

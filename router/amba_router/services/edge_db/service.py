@@ -6,8 +6,8 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
+from amba_router.rows.statements import Insert, NotTaken, Parsed, Select, Update
 from amba_router.services.edge_db.parser import parse
-from amba_router.services.edge_db.statements import Insert, NotTaken, Parsed, Select, Update
 from amba_router.store.collection_tables import CollectionTables
 from amba_router.store.edge_db_rows import Answered, EdgeRows
 from amba_router.store.edge_db_values import Call, unsupported

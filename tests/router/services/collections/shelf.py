@@ -9,14 +9,14 @@ from typing import Any, Self
 from sqlalchemy import create_engine, event
 from tests.router.services.collections.naive import TYPES
 
-from amba_router.services.collections.columns import (
+from amba_router.rows.columns import (
     MANAGED_NAMES,
     Collection,
     Column,
     to_stored,
     to_wire,
 )
-from amba_router.services.collections.query import parse_query
+from amba_router.rows.query import parse_query
 from amba_router.store import sql_functions
 from amba_router.store.collection_tables import CollectionTables, Rows
 from amba_router.store.row_pages import find_rows

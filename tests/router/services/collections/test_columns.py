@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import (
+from amba_router.rows.columns import (
     MANAGED,
     SYNONYMS,
     TYPES,

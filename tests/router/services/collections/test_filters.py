@@ -10,8 +10,8 @@ from tests.router.services.collections.naive import TYPES
 from tests.router.services.collections.shelf import BOOKS, Shelf
 
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import Column
-from amba_router.services.collections.filters import (
+from amba_router.rows.columns import Column
+from amba_router.rows.filters import (
     EVERYTHING,
     All,
     Leaf,
@@ -424,6 +424,6 @@ def test_other_wildcards_mean_themselves(wild: str) -> None:
 
 def test_the_columns_of_these_tests_have_every_type() -> None:
     """A type that is new needs values in `generated` and a look in `naive`."""
-    from amba_router.services.collections.columns import TYPES as KNOWN
+    from amba_router.rows.columns import TYPES as KNOWN
 
     assert {*TYPES.values(), "vector"} == set(KNOWN)

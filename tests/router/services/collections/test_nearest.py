@@ -15,8 +15,8 @@ from tests.router.services.collections.desk import Desk, at_desk, column
 from tests.router.services.collections.shelf import BOOKS, Shelf
 
 from amba_router.api.faults import Refused
+from amba_router.rows.columns import to_stored
 from amba_router.services.collections.building import EVERYONE
-from amba_router.services.collections.columns import to_stored
 from amba_router.services.collections.nearest import Nearest, Ranking, embedded, parse_nearest
 from amba_router.services.collections.nearest_service import NearestService
 from amba_router.store.collection_tables import CollectionTables
@@ -134,8 +134,10 @@ def test_a_text_is_compared_by_what_the_gateway_makes_of_it(tmp_path: Path) -> N
         await desk.make("books", column("embedding", "vector", dimension=256), column("t"))
         project = desk.project["id"]
         for text in texts:
-            body = {"provider": "openai", "model": "text-embedding-3-small", "input": text}
-            body["dimensions"] = 256
+            body = {
+                **{"provider": "openai", "model": "text-embedding-3-small", "input": text},
+                "dimensions": 256,
+            }
             told = await desk.world.post(f"/v1/admin/projects/{project}/ai/embeddings", body)
             row = {"t": text, "embedding": told.data["embeddings"][0]}
             assert (await desk.client("POST", "/books", row)).status == 201

@@ -12,7 +12,7 @@ from tests.router.services.collections.desk import Desk, asked, at_desk, column
 from tests.router.services.collections.shelf import BOOKS, Shelf
 
 from amba_router.api.faults import Refused
-from amba_router.services.collections.query import (
+from amba_router.rows.query import (
     fingerprint_of,
     parse_count,
     parse_query,

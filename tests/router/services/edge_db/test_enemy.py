@@ -15,9 +15,9 @@ import pytest
 from tests.router.services.collections.desk import Desk, at_desk, column
 from tests.router.services.edge_db.proxy import Proxy, ask, at_proxy
 
+from amba_router.rows.statements import NotTaken
 from amba_router.services.edge_db.binding import EdgeDb
 from amba_router.services.edge_db.parser import parse
-from amba_router.services.edge_db.statements import NotTaken
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.limits import Limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from amba_router.services.collections import values
+from amba_router.rows import values
 
 Stored = str | int | float | bytes | None
 """What lies in the database."""

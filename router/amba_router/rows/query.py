@@ -17,9 +17,9 @@ import msgspec
 from amba_router.api import faults
 from amba_router.api.decoding import decode_json
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import ARRAYS, Collection, Column, Stored
-from amba_router.services.collections.filters import Filter, filter_of
-from amba_router.services.collections.shapes import is_array, is_object
+from amba_router.rows.columns import ARRAYS, Collection, Column, Stored
+from amba_router.rows.filters import Filter, filter_of
+from amba_router.rows.shapes import is_array, is_object
 from amba_runtime import limits
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
-from amba_router.services.collections.shapes import is_array, is_object
+from amba_router.rows.shapes import is_array, is_object
 from amba_runtime import limits
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")

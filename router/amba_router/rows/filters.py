@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
-from amba_router.services.collections.columns import ARRAYS, Collection, Column, Stored, to_stored
-from amba_router.services.collections.shapes import is_array, is_object
+from amba_router.rows.columns import ARRAYS, Collection, Column, Stored, to_stored
+from amba_router.rows.shapes import is_array, is_object
 from amba_runtime import limits
 
 
