@@ -213,6 +213,37 @@ def test_sql_has_one_home() -> None:
     assert found == []
 
 
+HOME_OF_STATEMENTS = frozenset(
+    {
+        # before there were projects, or about them
+        *("adoption", "control", "credential_rows", "database", "deployment_rows", "failures"),
+        *("keyfile", "objects", "project_rows", "queries", "repair", "secret_rows", "snapshots"),
+        *("snapshot_rows", "state", "schema", "service_schema", "sql_functions"),
+        # makes those of services
+        "scoped",
+        # tables that are one project's alone: `coll_N`, found through its row of `collections`
+        *("collection_ddl", "collection_tables", "filter_sql", "row_pages"),
+        *("edge_db_rows", "edge_db_sql", "edge_db_values"),
+    }
+)
+
+
+def test_statements_of_services_have_their_projects_id() -> None:
+    """A service's module of the store makes none by itself: `Scoped` puts the id in (issue 5)."""
+    makes = {"select", "insert", "update", "delete", "text", "union"}
+    found = [
+        path.stem
+        for path in SOURCES
+        if "/store/" in _name(path) and "migrations" not in _name(path)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("sqlalchemy")
+        and makes.intersection(alias.name for alias in node.names)
+    ]
+    assert sorted(set(found) - HOME_OF_STATEMENTS) == []
+    assert {"config_rows", "currency_rows", "user_rows"}.isdisjoint(found)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_no_module_keeps_state(path: Path) -> None:
     """What a module binds to a list, dict or set is a constant, by its name (architecture.md 5)."""

@@ -73,6 +73,7 @@ class DevApi:
             directory,
             self._clock,
             users=self._emulation,
+            node=False,
             version=__version__,
         )
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from amba_router.api.operations import Operation, Part
 from amba_router.services.storage.service import StorageService
 from amba_router.store.on_demand import OnDemand
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
 from amba_run.media import Media
+from amba_runtime.background import ended
 from amba_runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -168,10 +169,7 @@ class Emulation:
 
     async def close(self) -> None:
         """Wait for nothing more. Idempotent."""
-        if self._rounds is not None:
-            await self._rounds.close()
-        if self._sign_in is not None:
-            await self._sign_in.close()
         if self._ai_service is not None:
             self._ai_service.close()
-        await self._media.close()
+        members = (self._rounds, self._sign_in, self._media)
+        await ended(*[member.close() for member in members if member is not None])

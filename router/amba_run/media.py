@@ -12,7 +12,7 @@ from amba_router.api.operations import Operation
 from amba_router.services.media import purge
 from amba_router.services.storage.service import StorageService
 from amba_router.store.on_demand import OnDemand
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
 from amba_run.addresses import Addresses, Reach
 from amba_run.media_objects import StorageObjects
 from amba_runtime.background import Background
@@ -50,6 +50,7 @@ class Media:
         self._reach = reach or (lambda: Reach.of(Addresses(), "127.0.0.1", _DEFAULT_PORT))
         self._made: Assets | None = None
         self._background = Background()
+        self._closed = False
         self._background.spawn(self._daily())
 
     def operations(self) -> Iterable[Operation]:
@@ -64,12 +65,14 @@ class Media:
             keys=self._session_keys,
             origin=lambda: reach().api_url,
         )
-        # what came due while no server ran
-        self._background.spawn(self._purge())
+        if not self._closed:  # a server that ends may still answer its first request
+            # what came due while no server ran
+            self._background.spawn(self._purge())
         return routes.operations(made, self._assets(), shown.Shown(reach))
 
     async def close(self) -> None:
         """Wait for nothing more."""
+        self._closed = True
         await self._background.close()
 
     def _assets(self) -> Assets:
@@ -100,7 +103,7 @@ class Media:
 
         projects = self._directory.projects
         await purge.purge(self._assets(), lambda: projects, purge.last_ms(self._now_ms()))
-        await Outbox(self._states.path).sweep(projects)
+        await Outbox(self._states.path).sweep(projects, self._store)
 
     def _now_ms(self) -> int:
         return int(self._clock.time_s() * 1000)

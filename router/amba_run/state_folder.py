@@ -49,6 +49,8 @@ class Restored:
 async def snapshot(path: Path, file: Path, clock: Clock) -> Saved:
     """Keep a state directory in `file`, whole or not at all.
 
+    Without `outbox/`: its files are made anew from the mails in the database.
+
     Raises:
         UserError: NO_STATE, STATE_IN_USE, DISK_FULL, and as `State.open`.
     """

@@ -37,6 +37,7 @@ class UserCode(StrEnum):
     NO_SERVER = "NO_SERVER"
     NO_STATE = "NO_STATE"
     NO_TOKEN = "NO_TOKEN"  # noqa: S105  a code, not a secret
+    OVERLOADED = "OVERLOADED"
     PORT_IN_USE = "PORT_IN_USE"
     PROGRAM_MISSING = "PROGRAM_MISSING"
     REJECTED = "REJECTED"

@@ -87,7 +87,7 @@ BROKEN_GUESTS = {"syntax-error"}
 
 def test_every_fixture_folder_is_a_function() -> None:
     """A folder under fixtures/ has one index file and a name that deploys (contract A.2)."""
-    folders = {path.name for path in FIXTURES.iterdir() if path.is_dir()}
+    folders = {p.name for p in FIXTURES.iterdir() if p.is_dir() and not p.name.startswith("_")}
     assert folders == set(FIXTURE_ENTRIES)
     assert [name for name in folders if FUNCTION_NAME.fullmatch(name) is None] == []
     assert [name for name in folders if len(list((FIXTURES / name).glob("index.*"))) != 1] == []
@@ -135,7 +135,8 @@ def test_no_address_of_the_outside_world(folder: Path) -> None:
 def test_the_config_names_only_functions_that_are_there() -> None:
     """A table for an unknown name is an error of `dev` (interface.md 4)."""
     config = tomllib.loads((FIXTURES / "amba.toml").read_text("utf-8"))
-    assert set(config) == {"functions"}
+    assert config["seed"] == {"folder": "_seed"}
+    assert set(config) == {"functions", "seed"}
     assert set(config["functions"]) <= set(FIXTURE_ENTRIES)
     assert config["functions"]["never-answers"]["limits"] == {"first_byte_ms": 1000}
 

@@ -77,3 +77,16 @@ def test_everything_it_calls_answers(dev: Dev, signed_in: dict[str, Any]) -> Non
         authorization=bearer,
     )
     assert len(own.json["data"]) == 2
+
+
+def test_what_a_node_alone_answers_says_so(dev: Dev) -> None:
+    """Deploys, keys and secrets of a dev server are its folder's: 501 by name, never 404 (E.0)."""
+    base = f"/v1/admin/projects/{dev.ready['project']['id']}"
+    for path in ("", "/functions/deployments", "/secrets", "/internal-credentials"):
+        got = dev.api("GET", base + path)
+        assert (got.status, got.json["error"]["code"]) == (501, "NOT_EMULATED")
+    assert dev.api("GET", "/v1/admin/projects").status == 501
+    assert dev.api("POST", "/v1/auth/validate", {"api_key": "x"}).status == 501
+    assert dev.api("GET", f"{base}/nothing").status == 404
+    fan_out = dev.api("POST", f"{base}/fan-out/segment", {})
+    assert (fan_out.status, fan_out.json["error"]["code"]) == (501, "NOT_EMULATED")

@@ -65,6 +65,7 @@ class Api:
     Args:
         parts: what it answers, each made at the first request: a start does not wait for models.
         users: who may be named by sessions and server keys; None asks nobody.
+        node: the control plane is among the parts; else its paths are 501.
         version: of this program, for the OpenAPI document.
     """
 
@@ -75,12 +76,14 @@ class Api:
         clock: Clock,
         *,
         users: Register | None = None,
+        node: bool = True,
         version: str = "0",
     ) -> None:
         self.directory = directory
         self._parts = tuple(parts)
         self._clock = clock
         self._users = users
+        self._node = node
         self._version = version
         self._bodies = Budget(limits.CONTROL_UPLOADS_BYTES.value)
         self._made: tuple[Table, dict[str, frozenset[faults.Fault]], bytes] | None = None
@@ -122,6 +125,8 @@ class Api:
                 return Answer(200, Plain(_JSON[1], document))
         if found is None or found.operation is None:
             needed = elsewhere.needed_for(segments)
+            if needed is None and not self._node:
+                needed = elsewhere.of_a_node(segments)
             if needed is not None:
                 if method == "OPTIONS":
                     return Answer(204, None, _preflight(segments, fields))
@@ -245,7 +250,8 @@ class Api:
         self.directory.authorize(auth, fields, project_id)
         path = "/" + "/".join(segments)[:200]
         return faults.NOT_EMULATED.refuse(
-            f"{method} {path} is not emulated in this release", {"feature": path}
+            f"{method} {path} is not emulated {'in this release' if self._node else 'here'}",
+            {"feature": path},
         )
 
     def _table(self) -> tuple[Table, dict[str, frozenset[faults.Fault]], bytes]:

@@ -78,6 +78,7 @@ class Allowed:
 
 
 _TRUSTED = frozenset({Kind.INTERNAL, Kind.SERVER})
+_CLIENT_PLANE = frozenset({Auth.CLIENT, Auth.SESSION, Auth.TELLING})
 
 
 class Directory:
@@ -205,7 +206,7 @@ class Directory:
         """
         if auth is Auth.NOBODY:
             return Allowed()
-        if auth in (Auth.CLIENT, Auth.SESSION):
+        if auth in _CLIENT_PLANE:
             return self._client(auth, fields)
         caller = self._bearer(fields)
         if auth is Auth.FUNCTION:
@@ -268,9 +269,10 @@ class Directory:
         project = self.projects.get(caller.project_id)
         if any(name == AS_USER for name, _ in fields):
             return Allowed(caller, project, _as_user(caller, fields), as_user=True)
-        user_id = self._session(caller.project_id, bearer) if bearer else ""
-        # the 0.1.x SDK tells events with the internal token alone (contract E.6); F: others are 401
-        if auth is Auth.SESSION and not user_id and caller.kind is not Kind.INTERNAL:
+        spoken = bearer if key is not None or caller.kind not in _TRUSTED else None
+        user_id = self._session(caller.project_id, spoken) if spoken else ""
+        telling = auth is Auth.TELLING and caller.kind is Kind.INTERNAL
+        if auth is not Auth.CLIENT and not user_id and not telling:
             raise faults.UNAUTHORIZED.refuse(SESSION_MISSING)
         return Allowed(caller, project, user_id)
 

@@ -24,8 +24,8 @@ OUT_OF_SCOPE = _words(
 )
 """Segments under a project and under `/client`. Source: contract E.0."""
 
-ADMIN_LATER = _words("queue analytics schema")
-"""Under a project. Source: contract D.7, G.1."""
+ADMIN_LATER = _words("queue fan-out analytics schema")
+"""Under a project. Source: contract D.7, E.13, G.1."""
 
 CLIENT_LATER = _words("queue")
 """Under `/client`."""
@@ -45,6 +45,27 @@ LATER_EXACT: Mapping[tuple[str, ...], Auth] = MappingProxyType(
     }
 )
 """Single paths, and who may ask."""
+
+
+NODE_ALONE = _words(
+    "api-keys provisioning-status reprovision internal-credentials functions secrets"
+)
+"""Under a project, where there is no control plane: a dev server. Source: contract E.1, E.2."""
+
+
+def of_a_node(segments: tuple[str, ...]) -> tuple[Auth, str] | None:
+    """As `needed_for`, of what the control plane answers."""
+    match segments:
+        case ("admin", "projects"):
+            return Auth.DEVELOPER, ""
+        case ("admin", "projects", project):
+            return Auth.PROJECT, project
+        case ("admin", "projects", project, feature, *_) if feature in NODE_ALONE:
+            return Auth.PROJECT, project
+        case ("auth", "validate") | ("auth", "developer", "pats", *_):
+            return Auth.NOBODY, ""
+        case _:
+            return None
 
 
 def needed_for(segments: tuple[str, ...]) -> tuple[Auth, str] | None:

@@ -188,7 +188,9 @@ NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, 
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
 BLOB_DAMAGED = Fault(500, "BLOB_DAMAGED", "internal", "a stored bundle is not what was stored")
 SECRET_DAMAGED = Fault(500, "SECRET_DAMAGED", "internal", "a stored secret cannot be opened")
-OVERLOADED = Fault(503, "OVERLOADED", "internal", "too many uploads at once; try again")
+OVERLOADED = Fault(
+    503, "OVERLOADED", "internal", "too much at once; try again"
+)
 STATE_READ_ONLY = Fault(503, "STATE_READ_ONLY", "internal", "the state directory takes no writes")
 DISK_FULL = Fault(507, "DISK_FULL", "internal", "no space is left; nothing was changed")
 
@@ -206,16 +208,17 @@ MAX_BALANCE_EXCEEDED = Fault(
 FAULTS: tuple[Fault, ...] = tuple(value for value in globals().values() if isinstance(value, Fault))
 """All of them."""
 
-ALWAYS = (METHOD_NOT_ALLOWED, INTERNAL)
+ALWAYS = (METHOD_NOT_ALLOWED, INTERNAL, OVERLOADED)
 READS = (BLOB_DAMAGED, SECRET_DAMAGED)
 WRITES = (CONFLICT, STATE_READ_ONLY, DISK_FULL)
 BODIES = (
     *(INVALID_JSON, INVALID_INPUT, BODY_INCOMPLETE, INVALID_ENCODING),
-    *(REQUEST_TIMEOUT, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, OVERLOADED),
+    *(REQUEST_TIMEOUT, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE),
 )
 
 _OF_STORE = {
     UserCode.CONFLICT: CONFLICT,
+    UserCode.OVERLOADED: OVERLOADED,
     UserCode.NAME_TAKEN: NAME_TAKEN,
     UserCode.INVALID_NAME: INVALID_NAME,
     UserCode.RESERVED_NAME: RESERVED_NAME,
@@ -237,7 +240,7 @@ def refusal_of(error: AmbaRunError) -> Refused:
         fault = _OF_STORE.get(error.code)
         if fault is not None:
             said = f"{error.message}; {error.hint}" if error.hint else error.message
-            if fault.status >= 500 and fault is not NOT_EMULATED:
+            if fault.status >= 500 and fault not in (NOT_EMULATED, OVERLOADED):
                 said = fault.when
             retry = 1 if fault.status == 503 else None
             return fault.refuse(said, dict(error.details), retry_after_s=retry)

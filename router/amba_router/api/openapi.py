@@ -22,6 +22,7 @@ _SECURITY: dict[Auth, list[dict[str, list[str]]]] = {
     Auth.PROJECT: [{"developer": []}, {"internal": []}, {"server": []}],
     Auth.CLIENT: [{"client": []}],
     Auth.SESSION: [{"client": [], "session": []}, {"server": []}],
+    Auth.TELLING: [{"client": [], "session": []}, {"server": []}, {"internal": []}],
     Auth.FUNCTION: [{"developer": []}, {"internal": []}, {"server": []}],
 }
 _SCHEMES = {
@@ -48,6 +49,7 @@ _AUTH_FAULTS: dict[Auth, tuple[Fault, ...]] = {
     ),
     Auth.CLIENT: _CLIENT,
     Auth.SESSION: _CLIENT,
+    Auth.TELLING: _CLIENT,
     Auth.FUNCTION: (
         *(faults.UNAUTHORIZED, faults.INVALID_TOKEN, faults.INVALID_INTERNAL_TOKEN),
         *(faults.WRONG_PROJECT, faults.PROJECT_FORBIDDEN, faults.PROJECT_NOT_FOUND),

@@ -30,6 +30,7 @@ class Auth(Enum):
     PROJECT = "project"  # a PAT of its owner, or its own internal token or server key
     CLIENT = "client"  # an API key; a session beside it is read
     SESSION = "session"  # an API key, and a user's session; or a server key for one of its users
+    TELLING = "telling"  # as SESSION, or a function with its internal token alone (contract E.6)
     FUNCTION = "function"  # as PROJECT, where the path names no project: the token or a header does
 
 

@@ -104,10 +104,15 @@ def time_in(value: object) -> int:
 
 
 def time_out(stored: object) -> str:
-    """ISO 8601 in UTC, with milliseconds: the rest is cut off, as JavaScript's dates do."""
+    """ISO 8601 in UTC, to the millisecond where that is all of it, else to the microsecond.
+
+    What is shown finds its row again, and `gt` of the last one seen does not.
+    """
     assert isinstance(stored, int)
     moment = _EPOCH + stored * _MICROSECOND
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z".rjust(24, "0")
+    whole, rest = divmod(moment.microsecond, 1000)
+    digits = f"{moment.microsecond:06d}" if rest else f"{whole:03d}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f".{digits}Z"
 
 
 def date_in(value: object) -> str:

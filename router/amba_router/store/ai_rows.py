@@ -8,9 +8,11 @@ from typing import Any
 
 from sqlalchemy import Row, or_
 
+from amba_router.store.page_bytes import fitting, octets
 from amba_router.store.scoped import Scoped
 from amba_router.store.sealing import Sealer
 from amba_router.store.service_schema import ai_prompts, ai_providers
+from amba_runtime import limits
 from amba_runtime.secret import SecretText
 
 _PROMPTS = ai_prompts.c
@@ -126,8 +128,16 @@ def prompt(scoped: Scoped, name: str) -> PromptRecord | None:
 
 
 def prompts(scoped: Scoped, *, offset: int, limit: int) -> tuple[list[PromptRecord], int]:
-    """A page of them by name, and how many there are."""
-    query = scoped.query(ai_prompts).order_by(_PROMPTS.name).offset(offset).limit(limit)
+    """A page of them by name, and how many there are.
+
+    Ends early after AI_PROMPTS_PAGE bytes of texts; one prompt is always given.
+    """
+    size = octets(_PROMPTS.system, _PROMPTS.template, _PROMPTS.options).label("size")
+    sizes = scoped.query(ai_prompts, _PROMPTS.seq, size).order_by(_PROMPTS.name)
+    found = scoped.rows(sizes.offset(offset).limit(limit))
+    fits = fitting((row.size for row in found), limits.AI_PROMPTS_PAGE.value)
+    mine = _PROMPTS.seq.in_([row.seq for row in found[:fits]])
+    query = scoped.query(ai_prompts).where(mine).order_by(_PROMPTS.name)
     return [_prompt(row) for row in scoped.rows(query)], count_prompts(scoped)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.exc import DBAPIError
 
 from amba_router.store import schema, service_schema, sql_functions
-from amba_router.store.failures import damaged, told, translated
+from amba_router.store.failures import Probe, damaged, probe_once, told, translated
 from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 
@@ -47,6 +47,7 @@ class Database:
         self.path = path
         self.upgraded_from: int | None = None
         """The schema version that was found, when it was an older one."""
+        self._closed = False
         self._write_engine = _engine(path, begin="BEGIN IMMEDIATE", size=1)
         try:
             with translated(path.parent, opening=True):
@@ -65,10 +66,10 @@ class Database:
         """Run `work` in a transaction of its own, and `then` after the commit.
 
         An exception of `work` rolls back and passes through; those of SQLite and of the file
-        system come as DISK_FULL, STATE_READ_ONLY or STATE_FAILED. When the caller is cancelled, a
-        transaction that has begun still ends as it would have.
+        system come as DISK_FULL, STATE_READ_ONLY or STATE_FAILED, which is also what those get
+        that still wait when the store closes. When the caller is cancelled, a transaction that has
+        begun still ends as it would have.
         """
-
         job = _Job(work, then)
         self._waiting.append(job)
         try:
@@ -76,8 +77,25 @@ class Database:
         except RuntimeError:  # closed; what the last group has taken along still ends
             if job.done.cancel():
                 raise
-        result: T = await asyncio.wrap_future(job.done)
+        result: T = await self._outcome(job.done)
         return result
+
+    async def _outcome(self, future: Future[T]) -> T:
+        """What a job of ours came to. Who waited when the store closed was not cancelled itself.
+
+        Raises:
+            InternalError: STATE_FAILED; the store closed before the job began.
+        """
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            own = task is not None and task.cancelling() > 0
+            if own or not self._closed or not future.cancelled():
+                raise
+            raise InternalError(
+                InternalCode.STATE_FAILED, "the store closed while this waited; nothing was done"
+            ) from None
 
     def _write_waiting(self) -> None:
         """Run what waits, in one transaction; several calls may find nothing left."""
@@ -98,10 +116,10 @@ class Database:
                         job.run_aside(connection)
         except BaseException as error:  # the callers' to know: of the work, or of the commit
             failed = error
+        folder = self.path.parent
+        probe = probe_once(folder)  # what failed for one failed for all
         for job in jobs:
-            if failed is not None:
-                job.fail(failed)
-            job.tell(self.path.parent)
+            job.tell(failed, folder, probe)
 
     def write_here(
         self,
@@ -134,10 +152,14 @@ class Database:
             with translated(self.path.parent):
                 return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, job)
+        return await self._outcome(self._readers.submit(job))
 
     def close(self) -> None:
-        """Wait for what has begun, then close. Blocks; idempotent."""
+        """Wait for what has begun, then close. Blocks; idempotent.
+
+        Who waits for what has not begun is told so (STATE_FAILED).
+        """
+        self._closed = True
         self._writer.shutdown(cancel_futures=True)
         while self._waiting:
             self._waiting.popleft().done.cancel()
@@ -177,21 +199,27 @@ class _Job:
             raise _Lost(self, None)
         savepoint.commit()
 
-    def fail(self, error: BaseException) -> None:
-        """Nothing was committed: not what this job did, nor what it saw others do."""
-        self._error = error.told(self) if isinstance(error, _Lost) else error
+    def tell(self, failed: BaseException | None, folder: Path, probe: Probe) -> None:
+        """After the commit, or after there was none. Raises nothing: others wait to be told.
 
-    def tell(self, folder: Path) -> None:
-        """After the commit, or after there was none."""
-        if self._error is None and self._then is not None:
-            try:
+        Args:
+            failed: why nothing was committed: not what this job did, nor what it saw others do.
+        """
+        try:
+            if failed is not None:
+                self._error = failed.told(self) if isinstance(failed, _Lost) else failed
+            elif self._error is None and self._then is not None:
                 self._then(self._result)
-            except BaseException as error:  # the caller's to know
-                self._error = error
+        except BaseException as error:  # the caller's to know
+            self._error = error
         if self._error is None:
             self.done.set_result(self._result)
-        else:
-            self.done.set_exception(told(self._error, folder))
+            return
+        try:
+            said = told(self._error, folder, probe=probe)
+        except BaseException as error:  # it promises not to; who is not told waits for ever
+            said = error
+        self.done.set_exception(said)
 
 
 class _Lost(Exception):

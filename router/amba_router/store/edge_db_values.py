@@ -42,7 +42,7 @@ class Call:
         now_us: Unix microseconds.
         listed: values of lists so far: they are bounded in all.
         patterned: characters of patterns so far: they are, too. One look at a long text for a
-            long pattern that it nearly has takes SQLite a fifth of a second.
+            long pattern that it nearly has takes a twentieth of a second.
     """
 
     params: Sequence[object]

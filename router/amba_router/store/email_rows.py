@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Row
@@ -23,6 +23,18 @@ class EmailRecord:
     html: str | None
     text: str | None
     data: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEmail:
+    """What a list shows of one mail."""
+
+    id: str
+    user_id: str | None
+    recipient: str
+    template: str | None
+    subject: str
     created_ms: int
 
 
@@ -52,10 +64,21 @@ def add(scope: Scoped, record: EmailRecord, *, most: int) -> list[str]:
     return [row.id for row in gone]
 
 
-def page(scope: Scoped, *, offset: int, limit: int) -> tuple[list[EmailRecord], int]:
+def page(scope: Scoped, *, offset: int, limit: int) -> tuple[list[ListedEmail], int]:
     """Mails, the newest first, and how many there are in all."""
-    newest = scope.query(emails).order_by(emails.c.seq.desc()).offset(offset).limit(limit)
-    return [_email(row) for row in scope.rows(newest)], scope.count(emails)
+    shown = [emails.c[field.name] for field in fields(ListedEmail)]
+    newest = scope.query(emails, *shown).order_by(emails.c.seq.desc())
+    rows = scope.rows(newest.offset(offset).limit(limit))
+    found = [
+        ListedEmail(row.id, row.user_id, row.recipient, row.template, row.subject, row.created_ms)
+        for row in rows
+    ]
+    return found, scope.count(emails)
+
+
+def ids(scope: Scoped) -> set[str]:
+    """Of all that are kept."""
+    return {row.id for row in scope.rows(scope.query(emails, emails.c.id))}
 
 
 def find(scope: Scoped, id_: str) -> EmailRecord | None:

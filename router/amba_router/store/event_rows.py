@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Row, and_, cast, func, or_
 
+from amba_router.store.page_bytes import fitting, octets
 from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import app_users, audit_events, events
+from amba_runtime import limits
 
 DAY_MS = 86_400_000
 
@@ -91,16 +93,23 @@ def forget(scope: Scoped, count: int) -> None:
     scope.drop(events, events.c.seq.in_(first.limit(count).scalar_subquery()))
 
 
-def page(scope: Scoped, wanted: Wanted, limit: int) -> list[EventRecord]:
-    """So many at most, the newest first."""
+def page(scope: Scoped, wanted: Wanted, limit: int) -> tuple[list[EventRecord], bool]:
+    """So many at most, the newest first, and whether there are more.
+
+    Ends early after EVENTS_PAGE bytes of properties; one event is always given.
+    """
     where = _where(wanted)
     if wanted.before is not None:
         at, id_ = wanted.before
         same = and_(events.c.occurred_ms == at, events.c.id < id_)
         where.append(or_(events.c.occurred_ms < at, same))
-    query = scope.query(events).where(*where)
-    newest = query.order_by(events.c.occurred_ms.desc(), events.c.id.desc())
-    return [_event(row) for row in scope.rows(newest.limit(limit))]
+    newest = (events.c.occurred_ms.desc(), events.c.id.desc())
+    sizes = scope.query(events, events.c.seq, octets(events.c.properties).label("size"))
+    found = scope.rows(sizes.where(*where).order_by(*newest).limit(limit + 1))
+    fits = fitting((row.size for row in found[:limit]), limits.EVENTS_PAGE.value)
+    mine = events.c.seq.in_([row.seq for row in found[:fits]])
+    rows = scope.rows(scope.query(events).where(mine).order_by(*newest))
+    return [_event(row) for row in rows], len(found) > fits
 
 
 def count(scope: Scoped, wanted: Wanted) -> int:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from amba_runtime import entropy
 from amba_runtime.errors import AmbaRunError, InternalCode, InternalError, UserCode, UserError
+
+Probe = Callable[[], OSError | None]
+"""Why a folder takes no writes; None when it takes them."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -31,11 +35,17 @@ def translated(folder: Path, *, opening: bool = False) -> Generator[None]:
         raise told(error, folder, opening=opening) from error
 
 
-def told(error: BaseException, folder: Path, *, opening: bool = False) -> BaseException:
-    """What is told of an error; itself where it is not of the store. Raises nothing."""
+def told(
+    error: BaseException, folder: Path, *, opening: bool = False, probe: Probe | None = None
+) -> BaseException:
+    """What is told of an error; itself where it is not of the store. Raises nothing.
+
+    Args:
+        probe: as of `probe_once`, where several are told of what may be one failure.
+    """
     ours = error
     if isinstance(error, DBAPIError):
-        ours = of_database(error, folder, opening=opening)
+        ours = of_database(error, folder, opening=opening, probe=probe)
     elif isinstance(error, OSError):
         ours = of_files(error, folder, opening=opening)
     elif isinstance(error, StopIteration):
@@ -69,7 +79,9 @@ def of_files(error: OSError, folder: Path, *, opening: bool = False) -> AmbaRunE
     return InternalError(InternalCode.STATE_FAILED, f"{folder} failed: {error}")
 
 
-def of_database(error: DBAPIError, folder: Path, *, opening: bool = False) -> AmbaRunError:
+def of_database(
+    error: DBAPIError, folder: Path, *, opening: bool = False, probe: Probe | None = None
+) -> AmbaRunError:
     """What a failed statement means."""
     cause = error.orig
     code = (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF
@@ -79,7 +91,7 @@ def of_database(error: DBAPIError, folder: Path, *, opening: bool = False) -> Am
         return of_files(OSError(errno.EROFS, ""), folder)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
         # SQLite does not pass on why (a quota, a mount that turned read-only): ask again.
-        why = _probe(folder) or OSError(errno.EIO, f"its database says: {cause}")
+        why = (probe or probe_once(folder))() or OSError(errno.EIO, f"its database says: {cause}")
         return of_files(why, folder, opening=opening)
     if isinstance(error, IntegrityError):
         return InternalError(InternalCode.INVARIANT, f"the database refused a row: {cause}")
@@ -100,19 +112,32 @@ def damaged(folder: Path, what: str) -> UserError:
     )
 
 
+def probe_once(folder: Path) -> Probe:
+    """Tries the folder when first asked, and says the same from then on."""
+    return functools.cache(lambda: _probe(folder))
+
+
 def _probe(folder: Path) -> OSError | None:
-    """Why a small file cannot be written there; None when it can."""
+    """Why a small file cannot be written there; None when it can. Raises nothing.
+
+    What happens after the write counts too: a disk may turn read-only in between, and then the
+    file stays, which the next start removes (`keyfile`).
+    """
     path = folder / f".probe-{entropy.short_id()}"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         return error
-    try:
-        os.write(fd, bytes(4096))
-        os.fsync(fd)
-    except OSError as error:
-        return error
-    finally:
-        os.close(fd)
-        path.unlink(missing_ok=True)
-    return None
+    steps = (
+        lambda: os.write(fd, bytes(4096)),
+        lambda: os.fsync(fd),
+        lambda: os.close(fd),
+        lambda: path.unlink(missing_ok=True),
+    )
+    first: OSError | None = None
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            first = first or error
+    return first

@@ -103,9 +103,9 @@ def _leaf(column: ColumnElement[Any], leaf: Leaf) -> Condition:
     assert isinstance(value, str)
     match op:
         case Op.LIKE:
-            return column.bool_op("GLOB")(_bound(glob_of(value)))
+            return func.amba_like(column, _bound(value)) == _bound(1)
         case Op.ILIKE:
-            return func.amba_lower(column).bool_op("GLOB")(_bound(glob_of(value.lower())))
+            return func.amba_ilike(column, _bound(value.lower())) == _bound(1)
         case Op.CONTAINS:
             return func.amba_contains(column, _bound(value)) == _bound(1)
         case Op.CONTAINED_BY:
@@ -127,21 +127,6 @@ def _among(column: ColumnElement[Any], of: Column, values: tuple[Stored, ...]) -
         found = column.in_(given)
     # a null column is unknown already, but for an empty list
     return found if len(given) == len(values) else or_(found, type_coerce(null(), Boolean()))
-
-
-def glob_of(pattern: str) -> str:
-    """A LIKE pattern as one of GLOB, which minds the case: SQLite's LIKE does not."""
-    made: list[str] = []
-    literal = False
-    for character in pattern:
-        if literal or character not in "\\%_":
-            made.append(f"[{character}]" if character in "*?[" else character)
-            literal = False
-        elif character == "\\":
-            literal = True
-        else:
-            made.append("*" if character == "%" else "?")
-    return "".join(made)
 
 
 def _of(table: Table, column: Column) -> ColumnElement[Any]:

@@ -112,6 +112,11 @@ class ProjectRows:
         return await self._adoption.run((), work)
 
 
+def exists(c: Connection, project_id: str) -> bool:
+    """Whether there is such a project."""
+    return c.scalar(select(projects.c.seq).where(projects.c.id == project_id)) is not None
+
+
 def ensure(c: Connection, record: ProjectRecord) -> None:
     """The one project of a dev server, whose keys lie elsewhere; its slug may have changed."""
     values = asdict(record)

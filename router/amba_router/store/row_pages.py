@@ -6,10 +6,10 @@ Source: contract E.5 (order, limit, cursor).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, select
 
 from amba_router.rows.columns import Column, Stored
 from amba_router.rows.filters import Filter
@@ -44,7 +44,7 @@ def find_rows(connection: Connection, table: Table, query: Query, *scope: Condit
     Raises:
         Refused: INVALID_QUERY, where the next page could not be named, or all of it costs too much.
     """
-    statement = table.select().where(*scope, condition(table, query.filter))
+    statement = select(table.c.id).where(*scope, condition(table, query.filter))
     if not query.include_deleted:
         statement = statement.where(table.c.deleted_at.is_(None))
     if query.after is not None:
@@ -54,18 +54,29 @@ def find_rows(connection: Connection, table: Table, query: Query, *scope: Condit
     statement = statement.limit(query.limit + 1).offset(query.offset)
     rows: list[Mapping[str, Stored]] = []
     size, has_more = 0, False
-    asked = statement.execution_options(yield_per=_AT_ONCE)
-    with bounded(connection), connection.execute(asked) as result:
-        for row in result.mappings():
+    with bounded(connection):
+        # SQLite keeps what it sorts: ids and values of the order, not rows of half a MiB
+        ids = list(connection.scalars(statement))
+        for row in _rows_of(connection, table, ids):
             size += weight(row.values())
             # one row at least, or the next page would be the same
             full = len(rows) == query.limit or size > limits.COLLECTION_PAGE_BYTES.value
             if rows and full:
                 has_more = True
                 break
-            rows.append({**row})
+            rows.append(row)
     cursor = next_cursor(query, rows[-1]) if has_more else None
     return Page(tuple(rows), cursor, has_more)
+
+
+def _rows_of(
+    connection: Connection, table: Table, ids: Sequence[str]
+) -> Iterator[Mapping[str, Stored]]:
+    for at in range(0, len(ids), _AT_ONCE):
+        some = ids[at : at + _AT_ONCE]
+        result = connection.execute(table.select().where(table.c.id.in_(some))).mappings()
+        found = {row["id"]: {**row} for row in result}
+        yield from (found[id_] for id_ in some)
 
 
 def vector_chunks(
@@ -86,5 +97,5 @@ def vector_chunks(
             yield [(str(row[0]), row[1]) for row in rows]
 
 
-_AT_ONCE = 20
+_AT_ONCE = 50
 """Rows fetched at once: a page of large ones is not in memory whole before it is cut."""

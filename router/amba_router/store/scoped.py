@@ -6,8 +6,8 @@ and `drop` begin with the project's own rows, `add` puts the id in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -24,13 +24,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import IntegrityError
-
-from amba_router.store.on_demand import OnDemand
-from amba_router.store.schema import projects
-from amba_runtime.errors import UserCode, UserError
-
-T = TypeVar("T")
 
 
 class Scoped:
@@ -109,35 +102,3 @@ class Scoped:
     def _ran(self, statement: Update | Delete | Any) -> int:
         result: CursorResult[Any] = self.connection.execute(statement)
         return result.rowcount
-
-
-class ProjectStore:
-    """Transactions for one project at a time: what service stores are made on."""
-
-    def __init__(self, states: OnDemand) -> None:
-        self._states = states
-
-    async def read(self, project_id: str, work: Callable[[Scoped], T]) -> T:
-        """Run `work` on one consistent snapshot."""
-        database = (await self._states.state()).database
-        return await database.read(lambda c: work(Scoped(c, project_id)))
-
-    async def write(self, project_id: str, work: Callable[[Scoped], T]) -> T:
-        """Run `work` in a transaction of its own; an exception rolls it back.
-
-        Raises:
-            UserError: DISK_FULL, STATE_READ_ONLY; CONFLICT when the project is not there (any
-                more).
-        """
-
-        def job(c: Connection) -> T:
-            try:
-                return work(Scoped(c, project_id))
-            except IntegrityError:
-                if c.scalar(select(projects.c.seq).where(projects.c.id == project_id)) is None:
-                    raise UserError(
-                        UserCode.CONFLICT, "the project was deleted meanwhile"
-                    ) from None
-                raise
-
-        return await (await self._states.state()).database.write(job)

@@ -1,8 +1,8 @@
-"""Functions of ours that SQL calls: letters beyond ASCII, and what lies inside of JSON.
+"""Functions of ours that SQL calls: patterns of text, and what lies inside of JSON.
 
 All are deterministic; null gives null. JSON comes as text that we wrote ourselves. What a query of
 a user's may cost is counted here, in steps of SQLite and of these functions.
-Source: Postgres' meaning of ILIKE and of `@>`, `<@` and `&&` (contract E.5).
+Source: Postgres' meaning of LIKE, ILIKE and of `@>`, `<@` and `&&` (contract E.5).
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from sqlalchemy.exc import OperationalError
 
 from amba_router.api import faults
 from amba_router.rows.shapes import is_array, is_nested, is_object
+from amba_router.store.patterns import Pattern
 from amba_runtime import limits
 
 _OPERANDS = 8
 """Right sides kept decoded per connection: a query asks of each row the same few."""
 
+_PATTERNS = 16
+"""Kept read per connection, likewise; a hostile one takes a quarter of a MiB."""
+
 _TICK = 10_000
 """Steps of SQLite between two looks at what is left."""
+
+_LOOK = 100_000
+"""Steps of ours between two looks at the clock: half a millisecond."""
 
 _INFO = "amba_work"
 
@@ -39,6 +46,8 @@ class Work:
     def __init__(self) -> None:
         self.left: int | None = None  # None: nobody counts
         self.late: Callable[[], bool] | None = None  # None: nobody looks at the clock
+        self.ended = False  # by a look at the clock in one of our functions
+        self._unlooked = 0  # steps of ours since the last one
 
     def spend(self, steps: int) -> None:
         """Raises `TooMuch`."""
@@ -46,6 +55,14 @@ class Work:
             self.left -= steps
             if self.spent:
                 raise TooMuch
+        if self.late is not None:
+            # SQLite asks between its own steps, and does not see ours
+            self._unlooked += steps
+            if self._unlooked >= _LOOK:
+                self._unlooked = 0
+                self.ended = self.late()
+                if self.ended:
+                    raise TooMuch
 
     @property
     def spent(self) -> bool:
@@ -95,12 +112,13 @@ def interrupted(connection: Connection, late: Callable[[], bool], *, every: int)
     work: Work = connection.info[_INFO]
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
-    work.late = late
+    work.late, work.ended = late, False
     driver.set_progress_handler(work.tick, every)
     try:
         yield
     except OperationalError as error:
-        if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        if code != sqlite3.SQLITE_INTERRUPT and not work.ended:
             raise
         raise TimeoutError from error
     finally:
@@ -122,15 +140,28 @@ def register(connection: sqlite3.Connection, info: dict[object, object]) -> None
 
         connection.create_function(name, 2, run, deterministic=True)
 
-    def lower(text: str | None) -> str | None:
+    @lru_cache(_PATTERNS)
+    def pattern_of(pattern: str) -> Pattern:
+        work.spend(_READ * len(pattern))
+        return Pattern.read(pattern)
+
+    def like(text: str | None, pattern: str) -> int | None:
         if text is None:
             return None
-        work.spend(_CALL + len(text) // _LETTERS)
-        return text.lower()
+        wanted = pattern_of(pattern)
+        work.spend(_CALL + len(text) // _LETTERS + wanted.steps(len(text)))
+        return int(wanted.fits(text))
+
+    def ilike(text: str | None, pattern: str) -> int | None:
+        if text is None:
+            return None
+        work.spend(len(text) // _LETTERS)
+        return like(text.lower(), pattern)
 
     json = Json(work)
     connection.set_progress_handler(work.tick, _TICK)
-    connection.create_function("amba_lower", 1, lower, deterministic=True)
+    connection.create_function("amba_like", 2, like, deterministic=True)
+    connection.create_function("amba_ilike", 2, ilike, deterministic=True)
     of_json("amba_contains", json.contains)
     of_json("amba_contained", lambda stored, wanted: json.contains(wanted, stored))
     of_json("amba_overlaps", json.overlaps)
@@ -142,6 +173,9 @@ _CALL = 50
 
 _LETTERS = 10
 """That are read in the time of a step of SQLite."""
+
+_READ = 40
+"""Steps in which a letter of a pattern is read."""
 
 
 class Json:

@@ -283,8 +283,8 @@ def test_the_client_plane(tmp_path: Path) -> None:
             assert await said(events, client, other) == UNAUTHORIZED
             assert await said(events, client, session) == LATER
             assert await said(events, server, None) == UNAUTHORIZED
-            # the 0.1.x SDK of functions has its internal token alone (E.6)
-            assert await said(events, None, tokens["internal"]) == LATER
+            # a function's token alone tells events (E.6), and nothing else
+            assert await said(events, None, tokens["internal"]) == UNAUTHORIZED
             assert await said(events, None, "amb_int_unknown") == INTERNAL
             assert await said("/client/leagues", client, session) == LATER
             world.clock.jump(31 * 86400)

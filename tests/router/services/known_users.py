@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.router.control.world import World
 
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import app_users
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from amba_router.store import database
+from amba_router.store.collection_ddl import drop_tables
+from amba_router.store.collection_tables import table_name
 from amba_router.store.database import READER, WRITER, Database
 from amba_router.store.schema import VERSION, amba_meta
 from amba_runtime import limits
@@ -379,6 +383,85 @@ def test_a_commit_that_fails_is_told_to_all(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def io_error(_: Connection) -> None:
+    """Work that meets a disk that fails."""
+    cause = sqlite3.OperationalError("disk I/O error")
+    cause.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    raise OperationalError("INSERT", {}, cause)
+
+
+def test_a_disk_that_turns_read_only_is_told_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe's own failure is an answer: nobody waits for ever, and it is made once (I3)."""
+    probes: list[object] = []
+
+    def read_only(path: object, **_: object) -> None:
+        probes.append(path)
+        raise OSError(errno.EROFS, "read-only")
+
+    async def main() -> None:
+        async with waiting(tmp_path) as held:
+            with monkeypatch.context() as patch:
+                patch.setattr("os.unlink", read_only)
+                async with asyncio.timeout(10):
+                    *failed, a = await held.run(io_error, io_error, add("a"))
+            for error in failed:
+                assert isinstance(error, UserError)
+                assert error.code is UserCode.STATE_READ_ONLY
+            assert failed[0] is not failed[1]
+            assert a == "a"
+            assert len(probes) == 1
+
+    asyncio.run(main())
+
+
+def test_who_cannot_be_told_why_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of ours in the telling of one leaves nobody waiting."""
+
+    def broken(*_: object, **__: object) -> BaseException:
+        raise LookupError("ours")
+
+    async def main() -> None:
+        async with waiting(tmp_path) as held:
+            monkeypatch.setattr(database, "told", broken)
+            async with asyncio.timeout(10):
+                first, second, a = await held.run(io_error, io_error, add("a"))
+            assert [type(first), type(second)] == [LookupError] * 2
+            assert a == "a"
+
+    asyncio.run(main())
+
+
+def test_a_deletion_that_fails_leaves_references_checked(tmp_path: Path) -> None:
+    """Of who shares the transaction a bad reference is refused to its own caller, at once."""
+
+    def tables(c: Connection) -> None:
+        c.exec_driver_sql(f'CREATE TABLE "{table_name(1)}" (id INTEGER PRIMARY KEY)')
+        c.exec_driver_sql(f'CREATE TABLE child (p REFERENCES "{table_name(1)}" (id))')
+
+    def half(c: Connection) -> None:
+        drop_tables(c, (1, 2))  # there is no second
+
+    def bad(c: Connection) -> None:
+        c.exec_driver_sql("INSERT INTO child VALUES (7)")
+
+    async def main() -> None:
+        async with waiting(tmp_path) as held:
+            await held.database.write(tables)
+            failed, refused, a = await held.run(half, bad, add("a"))
+            assert isinstance(failed, InternalError)
+            assert failed.code is InternalCode.STATE_FAILED
+            assert isinstance(refused, InternalError)
+            assert refused.code is InternalCode.INVARIANT
+            assert a == "a"
+            assert await held.names() == ["a"]
+
+    asyncio.run(main())
+
+
 def test_then_runs_after_the_commit(tmp_path: Path) -> None:
     """Another process would see the rows by then; of one that failed it does not run."""
     after: list[tuple[object, int]] = []
@@ -500,6 +583,43 @@ def test_close_lets_go_of_who_waits(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "amba.db")) as plain:
         names = [name for (name,) in plain.execute("SELECT name FROM amba_meta")]
     assert "later" not in names
+
+
+def test_who_waits_at_the_close_was_not_cancelled(tmp_path: Path) -> None:
+    """Writers and readers are told STATE_FAILED; who was cancelled as well is cancelled."""
+    read = threading.Event()
+
+    async def main() -> None:
+        async with waiting(tmp_path) as held:
+            store = held.database
+            blocked = asyncio.create_task(store.write(held.block))
+            assert await asyncio.to_thread(held.begun.wait, 10)
+            readers = [
+                asyncio.create_task(store.in_thread(lambda: read.wait(10)))
+                for _ in range(limits.STORE_THREADS.value)
+            ]
+            reads = asyncio.create_task(store.read(lambda _: None))
+            leaves = asyncio.create_task(store.write(add("leaves")))
+            writes = [asyncio.create_task(store.write(add("waits")))]
+            await asyncio.sleep(0)
+            ends = asyncio.create_task(asyncio.to_thread(store.close))
+            while not (writes[-1].done() and isinstance(writes[-1].exception(), RuntimeError)):
+                writes.append(asyncio.create_task(store.write(add("late"))))
+                await asyncio.sleep(0)
+            writes.pop()  # the first that came too late: by now what waits cannot begin
+            leaves.cancel()
+            held.go.set()
+            await asyncio.wait([reads], timeout=10)
+            read.set()
+            await asyncio.gather(ends, blocked, *readers)
+            for waited in (reads, *writes):
+                with pytest.raises(InternalError) as told:
+                    await waited
+                assert told.value.code is InternalCode.STATE_FAILED
+            await asyncio.wait([leaves], timeout=10)
+            assert leaves.cancelled()
+
+    asyncio.run(main())
 
 
 def test_errors_repeat_no_values(tmp_path: Path) -> None:

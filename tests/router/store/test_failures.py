@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from amba_router.store.failures import of_database, of_files, translated
+from amba_router.store.failures import of_database, of_files, probe_once, told, translated
 from amba_runtime.errors import AmbaRunError, InternalCode, UserCode, UserError
 
 
@@ -85,6 +86,36 @@ def test_a_probe_that_fails_half_way_leaves_nothing(
         error = of_database(sqlite_error(sqlite3.SQLITE_IOERR), tmp_path)
     assert code_of(error) == UserCode.DISK_FULL
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["close", "unlink"])
+def test_a_probe_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A disk that turns read-only after the write: that is why, whatever could not be undone."""
+    left: list[int] = []
+
+    def read_only(what: object, *_: object) -> None:
+        if isinstance(what, int):
+            left.append(what)
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"os.{step}", read_only)
+        error = told(sqlite_error(sqlite3.SQLITE_IOERR), tmp_path)
+    for fd in left:
+        os.close(fd)
+    assert isinstance(error, UserError)
+    assert error.code is UserCode.STATE_READ_ONLY
+
+
+def test_a_probe_is_made_once(tmp_path: Path) -> None:
+    """And only when asked: what is said afterwards is the same."""
+    gone = tmp_path / "gone"
+    probe = probe_once(gone)
+    first = probe()
+    gone.mkdir()
+    assert first is not None
+    assert first.errno == errno.ENOENT
+    assert probe() is first
 
 
 def test_a_refused_row_is_our_fault(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tests.router.store.world import opened_state, project
 
 from amba_router.store.control import ControlStore
 from amba_router.store.on_demand import OnDemand
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import configs, currencies
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import InternalError, UserCode, UserError

@@ -60,7 +60,7 @@ def operations(service: AiService) -> tuple[Operation, ...]:
             "GET",
             _PROMPTS,
             Auth.PROJECT,
-            "Prompts by name.",
+            "Prompts by name; `limit` says how many where large ones end the page early.",
             prompts.list,
             {200: AiPromptList},
             _PAGE,
@@ -187,7 +187,10 @@ class _Prompts:
         records, total = await self._service.prompts(
             project_of(asked).id, offset=offset, limit=limit
         )
-        return Answer(200, AiPromptList([_row(record) for record in records], total, offset, limit))
+        rows = [_row(record) for record in records]
+        if offset + len(rows) < total:  # large ones end a page: offset + limit is the next one's
+            limit = len(rows) or limit
+        return Answer(200, AiPromptList(rows, total, offset, limit))
 
     async def get(self, asked: Asked) -> Answer:
         record = await self._service.prompt(project_of(asked).id, asked.path["name"])

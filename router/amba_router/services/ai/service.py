@@ -33,7 +33,8 @@ from amba_router.services.ai.upstream import (
 from amba_router.store import ai_rows
 from amba_router.store.ai_rows import PromptRecord, ProviderRecord
 from amba_router.store.on_demand import OnDemand
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.secret import SecretText

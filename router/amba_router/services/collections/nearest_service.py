@@ -19,8 +19,9 @@ from amba_router.services.collections.nearest import (
 )
 from amba_router.services.collections.service import found
 from amba_router.store.collection_tables import CollectionTables, Rows
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.row_pages import vector_chunks
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.scoped import Scoped
 
 NearRows = tuple[list[dict[str, Any]], str | None]
 """(rows with their distance, nearest first; the next page's cursor)."""

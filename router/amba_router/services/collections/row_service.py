@@ -27,8 +27,9 @@ from amba_router.store.collection_tables import (
     Rows,
 )
 from amba_router.store.filter_sql import condition
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.row_pages import find_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 

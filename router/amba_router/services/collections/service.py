@@ -17,7 +17,8 @@ from amba_router.services.collections.schema import check_reference, column_of, 
 from amba_router.store import collection_rows
 from amba_router.store.collection_rows import NotUnique
 from amba_router.store.collection_tables import CollectionTables, Reach, Rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 

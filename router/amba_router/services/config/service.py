@@ -16,7 +16,8 @@ from amba_router.services.config import evaluation
 from amba_router.services.config.models import Condition
 from amba_router.store import config_rows, segment_rows
 from amba_router.store.config_rows import Config
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 

@@ -14,7 +14,8 @@ from amba_router.api import faults
 from amba_router.services.currencies import ledger
 from amba_router.store import currency_rows
 from amba_router.store.currency_rows import Balance, Currency, Transaction
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 

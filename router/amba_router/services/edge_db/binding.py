@@ -41,6 +41,6 @@ class EdgeDb:
 def _load() -> Callable[[OnDemand, Clock], EdgeDbRoutes]:
     from amba_router.services.edge_db.routes import EdgeDbRoutes
     from amba_router.services.edge_db.service import EdgeDbService
-    from amba_router.store.scoped import ProjectStore
+    from amba_router.store.project_store import ProjectStore
 
     return lambda states, clock: EdgeDbRoutes(EdgeDbService(ProjectStore(states), clock))

@@ -11,7 +11,8 @@ from amba_router.services.edge_db.parser import parse
 from amba_router.store.collection_tables import CollectionTables
 from amba_router.store.edge_db_rows import Answered, EdgeRows
 from amba_router.store.edge_db_values import Call, unsupported
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.line import Line

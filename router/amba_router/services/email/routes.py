@@ -23,7 +23,7 @@ from amba_router.services.email.models import (
     UserEmailAnswer,
 )
 from amba_router.services.email.service import EmailService, NewEmail
-from amba_router.store.email_rows import EmailRecord
+from amba_router.store.email_rows import EmailRecord, ListedEmail
 
 _BASE = "/admin/projects/{project_id}/email"
 
@@ -171,7 +171,7 @@ class _Email:
         )
 
 
-def _row(project_id: str, record: EmailRecord) -> dict[str, Any]:
+def _row(project_id: str, record: EmailRecord | ListedEmail) -> dict[str, Any]:
     return {
         "id": record.id,
         "to": record.recipient,

@@ -14,8 +14,9 @@ import msgspec
 from amba_router.api import faults
 from amba_router.services.email.files import Outbox
 from amba_router.store import email_rows
-from amba_router.store.email_rows import EmailRecord
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.email_rows import EmailRecord, ListedEmail
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 
@@ -84,7 +85,7 @@ class EmailService:
 
     async def page(
         self, project_id: str, *, offset: int, limit: int
-    ) -> tuple[list[EmailRecord], int]:
+    ) -> tuple[list[ListedEmail], int]:
         """Mails, the newest first, and how many there are in all."""
         return await self._store.read(
             project_id, lambda scope: email_rows.page(scope, offset=offset, limit=limit)

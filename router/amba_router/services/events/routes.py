@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
 
-from amba_router.api import faults
+from amba_router.api import event_cursor, faults
 from amba_router.api.asked import iso_ms, number, parse_ms, project_of
 from amba_router.api.callers import Kind
 from amba_router.api.faults import Fault
 from amba_router.api.operations import Answer, Asked, Auth, Operation, Query, Reads
-from amba_router.services.events import cursor
 from amba_router.services.events.models import (
     AuditAnswer,
     AuditRow,
@@ -51,7 +49,7 @@ def operations(service: EventsService, clock: Clock) -> tuple[Operation, ...]:
             "trackEvents",
             "POST",
             "/client/events",
-            Auth.SESSION,
+            Auth.TELLING,
             "Track one event, or up to 500; those of a session are its user's.",
             events.track,
             {200: TrackedAnswer},
@@ -199,12 +197,10 @@ class _Events:
             until_ms,
             _filter(asked, "event_name"),
             _filter(asked, "user_id"),
-            None if at is None else cursor.decode(at, since_ms=since_ms, until_ms=until_ms),
+            None if at is None else event_cursor.decode(at, since_ms=since_ms, until_ms=until_ms),
         )
-        found = await self._service.page(project_of(asked).id, wanted, limit + 1)
-        shown = _fitting(found, limit)
-        more = len(found) > len(shown)
-        last = cursor.encode(shown[-1].occurred_ms, shown[-1].id) if more else None
+        shown, more = await self._service.page(project_of(asked).id, wanted, limit)
+        last = event_cursor.encode(shown[-1].occurred_ms, shown[-1].id) if more else None
         return Answer(200, EventList([_row(record) for record in shown], last))
 
     async def count(self, asked: Asked) -> Answer:
@@ -296,16 +292,6 @@ def _filter(asked: Asked, name: str) -> str | None:
             f"{name} has 1 to {most} characters and no control characters", {"parameter": name}
         )
     return text
-
-
-def _fitting(found: Sequence[EventRecord], limit: int) -> Sequence[EventRecord]:
-    """The first of them, as many as one page may have; one at least where there is one."""
-    held = 0
-    for index, record in enumerate(found[:limit]):
-        held += len(record.properties)
-        if index and held > limits.EVENTS_PAGE.value:
-            return found[:index]
-    return found[:limit]
 
 
 def _row(record: EventRecord) -> EventRow:

@@ -18,7 +18,8 @@ from amba_router.api import faults
 from amba_router.api.asked import parse_ms
 from amba_router.store import event_rows
 from amba_router.store.event_rows import AuditRecord, EventRecord, Wanted
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 
@@ -122,8 +123,10 @@ class EventsService:
         await self._store.write(project_id, work)
         return record
 
-    async def page(self, project_id: str, wanted: Wanted, limit: int) -> list[EventRecord]:
-        """So many at most, the newest first."""
+    async def page(
+        self, project_id: str, wanted: Wanted, limit: int
+    ) -> tuple[list[EventRecord], bool]:
+        """So many at most, the newest first, and whether there are more."""
         return await self._store.read(
             project_id, lambda scope: event_rows.page(scope, wanted, limit)
         )

@@ -8,7 +8,8 @@ from amba_router.services.media import names, rules
 from amba_router.services.media.objects import Objects
 from amba_router.store import media_rows
 from amba_router.store.media_rows import AssetRecord, AssetState
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 

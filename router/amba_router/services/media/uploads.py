@@ -19,7 +19,8 @@ from amba_router.services.media.presigned import Grant
 from amba_router.store import media_rows
 from amba_router.store.control_records import ProjectRecord
 from amba_router.store.media_rows import AssetRecord, AssetState
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
 

@@ -15,7 +15,8 @@ from msgspec import json
 from amba_router.api import faults
 from amba_router.services.segments.rules import Facts, Group, parse
 from amba_router.store import segment_rows, user_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.segment_rows import SYSTEM, Difference, Segment
 from amba_router.store.user_rows import User
 from amba_runtime import entropy, limits

@@ -199,6 +199,8 @@ def _headers(found: StoredObject, status: int, span: tuple[int, int]) -> list[tu
         (b"last-modified", _date(found.uploaded_ms)),
         (b"accept-ranges", b"bytes"),
         (b"x-content-type-options", b"nosniff"),
+        # anybody may have put a page here, and `/cdn/` has the API's origin: it gets none
+        (b"content-security-policy", b"sandbox allow-scripts allow-downloads"),
     ]
     if status in (412, 416):
         if status == 416:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from amba_router.api.models import TEXT, Count, Iso, Label
 from amba_runtime import limits
@@ -135,7 +135,8 @@ class EndUserEvent(Struct, kw_only=True):
     id: str
     app_user_id: str
     event_name: str
-    properties: dict[str, Any]
+    properties: Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+    """As they are kept: they leave as they came."""
     occurred_at: Iso
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from amba_router.services.users import rules
 from amba_router.services.users.sign_in import room
 from amba_router.store import user_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.user_rows import NewUser
 from amba_runtime import limits
 from amba_runtime.clock import Clock

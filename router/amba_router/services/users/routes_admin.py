@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from amba_router.api import faults
 from amba_router.api.asked import OFFSET, iso_ms, number, parse_ms, project_of
 from amba_router.api.operations import Answer, Asked, Auth, Operation, Query
@@ -13,7 +15,7 @@ from amba_router.services.users.models import (
     EndUserList,
 )
 from amba_router.services.users.service import Users, no_user
-from amba_router.services.users.wire import end_user, properties
+from amba_router.services.users.wire import end_user
 from amba_runtime import limits
 
 _USERS = "/admin/projects/{project_id}/users"
@@ -129,7 +131,7 @@ class _Admin:
                 id=event.id,
                 app_user_id=user_id,
                 event_name=event.name,
-                properties=properties(event.properties),
+                properties=Raw(event.properties.encode()),
                 occurred_at=iso_ms(event.occurred_ms),
             )
             for event in found

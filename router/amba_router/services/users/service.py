@@ -5,17 +5,15 @@ Source: contract E.3 (`users/me`), E.4, E.14.
 
 from __future__ import annotations
 
-import binascii
-import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any, cast
+from typing import Any
 
-from amba_router.api import faults
+from amba_router.api import event_cursor, faults
 from amba_router.services.users import rules
-from amba_router.store import push_rows, segment_rows, user_event_rows, user_rows
+from amba_router.store import event_rows, push_rows, segment_rows, user_rows
+from amba_router.store.event_rows import EventRecord, Wanted
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.push_rows import PushToken
-from amba_router.store.scoped import ProjectStore, Scoped
-from amba_router.store.user_event_rows import UserEvent
+from amba_router.store.scoped import Scoped
 from amba_router.store.user_rows import User
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
@@ -24,7 +22,6 @@ PROVIDERS = {"ios": "apns", "android": "fcm"}
 """Source: contract E.14 (provider derived from the platform)."""
 
 _PLATFORMS = {provider: platform for platform, provider in PROVIDERS.items()}
-_CURSOR_LENGTH = 1024
 
 
 class Users:
@@ -96,24 +93,28 @@ class Users:
 
     async def events(
         self, project_id: str, user_id: str, *, since_ms: int | None, cursor: str | None, limit: int
-    ) -> tuple[list[UserEvent], str | None]:
-        """Newest first, and where the next page begins.
+    ) -> tuple[list[EventRecord], str | None]:
+        """Newest first, bounded in bytes as `event_rows.page` is, and where the next page begins.
 
         Raises:
             Refused: USER_NOT_FOUND, INVALID_CURSOR.
         """
-        before = None if cursor is None else _decode(cursor)
+        least_ms = since_ms or 0
+        before = (
+            None
+            if cursor is None
+            else event_cursor.decode(cursor, since_ms=least_ms, until_ms=None)
+        )
 
-        def work(scoped: Scoped) -> list[UserEvent]:
+        def work(scoped: Scoped) -> tuple[list[EventRecord], bool]:
             if not user_rows.exists(scoped, user_id):
                 raise no_user(user_id)
-            return user_event_rows.page(
-                scoped, user_id, since_ms=since_ms, before=before, limit=limit + 1
-            )
+            wanted = Wanted(least_ms, user_id=user_id, before=before)
+            return event_rows.page(scoped, wanted, limit)
 
-        found = await self._store.read(project_id, work)
-        more = len(found) > limit
-        return found[:limit], _encode(found[limit - 1]) if more else None
+        found, more = await self._store.read(project_id, work)
+        last = event_cursor.encode(found[-1].occurred_ms, found[-1].id) if more else None
+        return found, last
 
     async def register_device(
         self,
@@ -166,29 +167,4 @@ def no_user(user_id: str) -> faults.Refused:
     """For an id that no user of the project has."""
     return faults.USER_NOT_FOUND.refuse(
         "this project has no such user", {"resource": "user", "id": user_id[:64]}
-    )
-
-
-def _encode(last: UserEvent) -> str:
-    """Where a page ends, as contract E.6 has it: base64url of `{ts,id}`."""
-    text = json.dumps({"ts": last.occurred_ms, "id": last.id}, separators=(",", ":"))
-    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-def _decode(cursor: str) -> tuple[int, str]:
-    """Raises `Refused` INVALID_CURSOR. A made-up one only says where in this list to go on."""
-    try:
-        if len(cursor) > _CURSOR_LENGTH:
-            raise ValueError("too long")
-        raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        said: object = json.loads(raw)
-    except (ValueError, binascii.Error, RecursionError):
-        said = None
-    if isinstance(said, dict):
-        fields = cast(dict[str, object], said)
-        ts, id_ = fields.get("ts"), fields.get("id")
-        if type(ts) is int and isinstance(id_, str) and 0 <= ts < 2**53 and len(fields) == 2:
-            return ts, id_
-    raise faults.INVALID_CURSOR.refuse(
-        "the cursor is not one that this list gave out; begin without", {"parameter": "cursor"}
     )

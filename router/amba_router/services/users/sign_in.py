@@ -17,8 +17,9 @@ from amba_router.identity import REFRESH_S
 from amba_router.services.users import rules
 from amba_router.services.users.passwords import Passwords
 from amba_router.store import refresh_rows, user_rows
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.refresh_rows import RefreshToken
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.scoped import Scoped
 from amba_router.store.user_rows import NewUser, User
 from amba_runtime import entropy, limits
 from amba_runtime.clock import Clock
@@ -152,28 +153,35 @@ class SignIn:
         """
         digest, now_ms = _digest(token), self._now_ms()
 
-        def work(scoped: Scoped) -> Tokens | _Ended:
+        def look(scoped: Scoped) -> tuple[RefreshToken, User] | None:
             old = refresh_rows.get(scoped, digest, now_ms)
             user = user_rows.get(scoped, old.user_id) if old is not None else None
-            if old is None or user is None:
-                return _Ended.UNKNOWN
+            return None if old is None or user is None else (old, user)
+
+        found = await self._store.read(project_id, look)
+        if found is None:
+            raise _unknown()
+        # signed out of the transaction, which others wait for; it says whether they are good
+        old, user = found
+        tokens, kept = self._mint(project_id, user.id, user.anonymous_id, old.family)
+
+        def work(scoped: Scoped) -> _Ended | None:
+            if look(scoped) is None:
+                return _Ended.UNKNOWN  # revoked or gone meanwhile
             if not refresh_rows.use(scoped, old, now_ms):
                 return _Ended.USED
-            tokens, kept = self._mint(project_id, user.id, user.anonymous_id, old.family)
             refresh_rows.add(scoped, kept)
             user_rows.seen(scoped, user.id, now_ms)
-            return tokens
+            return None
 
-        got = await self._store.write(project_id, work)
-        if got is _Ended.USED:
+        ended = await self._store.write(project_id, work)
+        if ended is _Ended.USED:
             raise faults.INVALID_TOKEN.refuse(
                 "the refresh token was used before: its sign-in is ended; sign in again"
             )
-        if isinstance(got, _Ended):
-            raise faults.INVALID_TOKEN.refuse(
-                "the refresh token is unknown, expired or revoked; sign in again"
-            )
-        return got
+        if ended is not None:
+            raise _unknown()
+        return tokens
 
     async def log_out(self, project_id: str, token: str) -> None:
         """The sign-in that a refresh token is of has ended; an unknown one changes nothing."""
@@ -237,6 +245,12 @@ def _exists() -> faults.Refused:
 
 def _wrong() -> faults.Refused:
     return faults.INVALID_CREDENTIALS.refuse("the address or the password is wrong")
+
+
+def _unknown() -> faults.Refused:
+    return faults.INVALID_TOKEN.refuse(
+        "the refresh token is unknown, expired or revoked; sign in again"
+    )
 
 
 def _digest(token: str) -> bytes:

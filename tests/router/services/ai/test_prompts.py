@@ -21,7 +21,8 @@ from tests.router.services.ai.ai_world import (
 from tests.router.services.ai.test_gateway import with_key
 
 from amba_router.store import ai_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 
 CLIENT = "/client/ai/anthropic/messages"
@@ -30,6 +31,29 @@ FILLED = "Sum up the news for children."
 
 def base(project: Any) -> str:
     return f"/v1/admin/projects/{project['id']}/ai"
+
+
+def test_large_prompts_end_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AI_PROMPTS_PAGE bytes; one is always given, offset + limit is the next page's (ours)."""
+
+    async def main() -> None:
+        async with AiWorld(tmp_path) as world:
+            project = await world.project()
+            target = f"{base(project)}/prompts"
+            for name, length in (("a", 1), ("b", 1), ("c", 900), ("d", 1)):
+                await world.prompt(project, name=name, system=None, template="ä" * length)
+            monkeypatch.setattr(limits, "AI_PROMPTS_PAGE", replace(limits.AI_PROMPTS, value=1000))
+            pages: list[str] = []
+            offset = 0
+            while True:
+                got = await world.get(f"{target}?offset={offset}")
+                pages.append("".join(row["name"] for row in got.data))
+                offset = got.body["offset"] + got.body["limit"]
+                if offset >= got.body["total"]:
+                    break
+            assert pages == ["ab", "c", "d"]
+
+    asyncio.run(main())
 
 
 def test_prompts_are_kept(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.router.services.collections.desk import Desk, asked, at_desk, column
 
@@ -105,6 +107,23 @@ def test_a_session_reaches_its_own_rows_alone(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_a_time_that_was_shown_finds_its_row_again(tmp_path: Path) -> None:
+    """However close together rows were written: `gt` of the last one seen gives what is new."""
+
+    async def work(desk: Desk) -> None:
+        await desk.make("posts", column("t"))
+        rows = [(await desk.client("POST", "/posts", {"t": str(n)})).data for n in range(3)]
+        for n, row in enumerate(rows):
+            same = json.dumps({"where": {"created_at": row["created_at"]}})
+            assert row in (await desk.client("GET", f"/posts?query={quote(same)}")).data
+            later = json.dumps({"where": {"updated_at": {"gt": row["updated_at"]}}})
+            got = (await desk.client("GET", f"/posts?query={quote(later)}")).data
+            assert row not in got
+            assert got == [one for one in rows[n + 1 :] if one["updated_at"] != row["updated_at"]]
+
+    at_desk(tmp_path, work)
+
+
 def test_a_session_cannot_give_a_row_away(tmp_path: Path) -> None:
     """A foreign `user_id`, and whatever else the server manages, is passed over (H-15; CL)."""
 
@@ -122,9 +141,10 @@ def test_a_session_cannot_give_a_row_away(tmp_path: Path) -> None:
         assert row["id"] != forged["id"]
         assert row["deleted_at"] is None
         got = await desk.client("PATCH", f"/posts/{row['id']}", {"set": {**forged, "t": "b"}})
-        assert got.data == {**row, "t": "b"}
+        assert got.data == {**row, "t": "b", "updated_at": got.data["updated_at"]}
+        assert got.data["updated_at"] > row["updated_at"].replace("Z", "")
         got = await desk.client("PATCH", "/posts", {"where": {}, "set": {**forged, "t": "c"}})
-        assert got.data == [{**row, "t": "c"}]
+        assert got.data == [{**row, "t": "c", "updated_at": got.data[0]["updated_at"]}]
 
     at_desk(tmp_path, work)
 

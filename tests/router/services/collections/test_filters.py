@@ -22,6 +22,7 @@ from amba_router.rows.filters import (
 )
 from amba_router.store.collection_tables import Reach
 from amba_router.store.filter_sql import condition
+from amba_router.store.sql_functions import interrupted
 from amba_runtime import limits
 
 TITLE = next(column for column in BOOKS.all_columns if column.name == "title")
@@ -278,11 +279,56 @@ def test_patterns_are_as_long_as_they_may_be() -> None:
     assert "1000 characters" in refused({"where": {"title": {"like": "a" * (most + 1)}}})[1]
 
 
-def test_a_hostile_pattern_ends() -> None:
-    """Many wildcards against a long text that almost fits: no catastrophe."""
+HOSTILE = ["%" + "_a" * 490 + "b%", "%a_" * 330 + "%b%", "%" + "a" * 900 + "b%", "%a" * 490 + "%b"]
+
+
+@pytest.mark.parametrize("operator", ["like", "ilike"])
+@pytest.mark.parametrize("pattern", HOSTILE)
+def test_a_hostile_pattern_ends(operator: str, pattern: str) -> None:
+    """Against a text that almost fits: what it may cost is known before, and refused in all."""
     with Shelf() as shelf:
-        shelf.put({"title": "a" * 20_000})
-        assert shelf.ids(where={"title": {"like": "%a" * 200 + "%b"}}) == []
+        shelf.put({"title": "a" * limits.COLLECTION_TEXT_BYTES.value})
+        assert shelf.ids(where={"title": {operator: pattern}}) == []
+        if "_" in pattern:
+            leaves = [{"title": {operator: f"{pattern}{n}%"}} for n in range(50)]
+            with pytest.raises(Refused, match="too many rows for one call") as caught:
+                shelf.ids(where={"or": leaves})
+            assert caught.value.problem.code == "INVALID_QUERY"
+        assert len(shelf.ids()) == 1
+
+
+@pytest.mark.parametrize("operator", ["like", "ilike"])
+def test_a_pattern_is_paid_for_before_it_is_matched(
+    monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    """A single text is one step of SQLite, which alone would never see the end of its budget."""
+    steps = replace(limits.COLLECTION_QUERY_STEPS, value=limits.COLLECTION_TEXT_BYTES.value)
+    with Shelf() as shelf:
+        kept = shelf.put({"title": "a" * limits.COLLECTION_TEXT_BYTES.value})["id"]
+        monkeypatch.setattr(limits, "COLLECTION_QUERY_STEPS", steps)
+        assert shelf.ids(where={"title": {operator: "a%_a"}}) == [kept]
+        for pattern in ("%a_%", "%b%"):
+            with pytest.raises(Refused, match="too many rows for one call"):
+                shelf.ids(where={"title": {operator: pattern}})
+
+
+def test_the_clock_is_looked_at_between_patterns() -> None:
+    """SQLite, which never asks here, does not see how long one text takes (EDGE_DB_PROXY)."""
+    looks: list[int] = []
+
+    def late() -> bool:
+        looks.append(1)
+        return len(looks) > 2
+
+    with Shelf() as shelf:
+        for _ in range(5):
+            shelf.put({"title": "a" * limits.COLLECTION_TEXT_BYTES.value})
+        scan = condition(shelf.rows.table, parse_where(BOOKS, {"title": {"like": "%a_b%"}}))
+        asked = shelf.rows.table.select().where(scan)
+        with pytest.raises(TimeoutError), interrupted(shelf.connection, late, every=10**9):
+            shelf.connection.execute(asked).all()
+        assert len(looks) == 3
+        assert shelf.connection.execute(asked).all() == []
 
 
 def test_a_query_costs_as_much_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +338,7 @@ def test_a_query_costs_as_much_as_it_may(monkeypatch: pytest.MonkeyPatch) -> Non
             shelf.put({"title": "x" * 5000, "extra": [[], *[[n] for n in range(300)]]})
         costly: list[dict[str, Any]] = [
             {"title": {"ilike": "%y"}},
+            {"title": {"like": "%y"}},
             {"extra": {"contains": [[-1]]}},
             {"extra": {"overlaps": [[-1]]}},
             {"extra": {"containedBy": [[-1]]}},
@@ -413,7 +460,7 @@ def test_case_counts_in_like_and_not_in_ilike() -> None:
 
 @pytest.mark.parametrize("wild", ["*", "?", "[a]", "[!b]", "]", "[", "^", "%", "_", "\\"])
 def test_other_wildcards_mean_themselves(wild: str) -> None:
-    """Those of GLOB, which stands behind LIKE; those of LIKE behind a backslash."""
+    """Those of other languages of patterns; those of LIKE behind a backslash."""
     with Shelf() as shelf:
         shelf.put({"title": "xay"})
         kept = shelf.put({"title": f"x{wild}y"})["id"]

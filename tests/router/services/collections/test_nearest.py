@@ -20,7 +20,7 @@ from amba_router.services.collections.building import EVERYONE
 from amba_router.services.collections.nearest import Nearest, Ranking, embedded, parse_nearest
 from amba_router.services.collections.nearest_service import NearestService
 from amba_router.store.collection_tables import CollectionTables
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
 from amba_runtime import limits
 
 PLACE = next(column for column in BOOKS.all_columns if column.name == "place")
@@ -135,7 +135,9 @@ def test_a_text_is_compared_by_what_the_gateway_makes_of_it(tmp_path: Path) -> N
         project = desk.project["id"]
         for text in texts:
             body = {
-                **{"provider": "openai", "model": "text-embedding-3-small", "input": text},
+                "provider": "openai",
+                "model": "text-embedding-3-small",
+                "input": text,
                 "dimensions": 256,
             }
             told = await desk.world.post(f"/v1/admin/projects/{project}/ai/embeddings", body)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from tests.router.services.collections.desk import Desk, asked, at_desk, column
 from tests.router.services.collections.shelf import BOOKS, Shelf
 
@@ -296,6 +297,26 @@ def test_a_page_of_large_rows_ends_early() -> None:
         found, cursor, more = shelf.find({"limit": 1000})
         assert (len(found), more) == (whole - 1, True)
         assert [*(row["id"] for row in found), *pages(shelf, {"cursor": cursor})[0]] == kept
+
+
+def test_an_order_sorts_no_whole_rows() -> None:
+    """Ids and values of the order alone: a thousand rows of half a MiB are not moved for a page."""
+    ordered: list[str] = []
+
+    def note(*call: Any) -> None:
+        if "ORDER BY" in call[2]:
+            ordered.append(call[2])
+
+    with Shelf() as shelf:
+        kept = [shelf.put({"count": -count})["id"] for count in range(120)]
+        event.listen(shelf.connection, "before_cursor_execute", note)
+        found, cursor, more = shelf.find({"order": "count", "limit": 110})
+        assert [row["id"] for row in found] == kept[:9:-1]
+        assert [row["count"] for row in found] == list(range(-119, -9))
+        assert (more, pages(shelf, {"order": "count", "cursor": cursor})[0]) == (True, kept[9::-1])
+        assert len(ordered) == 2
+        for statement in ordered:
+            assert statement.split("FROM")[0].split() == ["SELECT", "coll_1.id"]
 
 
 def test_both_planes_page_over_the_wire(tmp_path: Path) -> None:

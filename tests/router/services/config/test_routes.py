@@ -15,7 +15,8 @@ from tests.router.control.world import Got, World
 from amba_router.api.asked import parse_ms
 from amba_router.services.config.evaluation import bucket
 from amba_router.store import segment_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import app_users, segment_members, segments
 from amba_runtime import limits
 

@@ -18,7 +18,7 @@ from amba_router.services.config.models import Condition
 from amba_router.services.config.service import ConfigService, Draft
 from amba_router.store.control import ControlStore
 from amba_router.store.on_demand import OnDemand
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.state import State
 from amba_runtime.clock import ManualClock
 

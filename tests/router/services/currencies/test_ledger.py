@@ -18,7 +18,8 @@ from amba_router.services.currencies.service import CurrencyService, Order
 from amba_router.store.control import ControlStore
 from amba_router.store.currency_rows import Balance, Currency
 from amba_router.store.on_demand import OnDemand
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import app_users
 from amba_router.store.state import State
 from amba_runtime.clock import ManualClock

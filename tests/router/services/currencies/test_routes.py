@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tests.router.control.world import Got, World
 
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import app_users, balances, currency_transactions
 from amba_runtime import limits
 

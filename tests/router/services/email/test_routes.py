@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
-from collections.abc import Awaitable, Callable
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Row, Select
 from tests.router.control.world import World
 from tests.router.services.known_users import add_user
 
-from amba_router.services.email.files import Outbox
+from amba_router.services.email import files
+from amba_router.services.email.files import Outbox, message
+from amba_router.store.email_rows import EmailRecord
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 
 START = "2026-01-01T00:00:00.000Z"
@@ -278,14 +284,114 @@ def test_a_file_that_cannot_be_written_fails_no_send(
 def test_mail_of_deleted_projects_is_swept(tmp_path: Path) -> None:
     """Folders of projects that are no more go; where there is no outbox, nothing is done."""
 
-    async def main() -> None:
-        files = Outbox(tmp_path)
-        await files.sweep({"p-1"})
-        for project in ("p-1", "p-2"):
-            (tmp_path / "outbox" / project).mkdir(parents=True)
-            files.path(project, "m").write_text("x")
-        await files.sweep({"p-1"})
-        assert files.path("p-1", "m").exists()
-        assert not files.path("p-2", "m").parent.exists()
+    async def work(world: World, project: Any, base: str) -> None:
+        folder = world.folder / "state" / "outbox"
+        swept, store = Outbox(folder.parent), ProjectStore(world.states)
+        await swept.sweep({project["id"]}, store)
+        assert not folder.exists()
+        await world.post(f"{base}/send", PLAIN)
+        (folder / "p-2").mkdir()
+        (folder / "p-2" / "m.eml").write_text("x")
+        await swept.sweep({project["id"]}, store)
+        assert [one.name for one in folder.iterdir()] == [project["id"]]
+        assert len(list((folder / project["id"]).iterdir())) == 1
 
-    asyncio.run(main())
+    run(tmp_path, work)
+
+
+def test_files_agree_with_rows_after_a_sweep(tmp_path: Path) -> None:
+    """Files without a mail go, mails without a file get theirs: as after a restore (ours)."""
+
+    async def work(world: World, project: Any, base: str) -> None:
+        for subject in ("kept", "lost"):
+            await world.post(f"{base}/send", {**PLAIN, "subject": subject, "html": "<b>x</b>"})
+        lost, kept = await outbox(world, base)
+        folder = world.folder / "state" / "outbox" / project["id"]
+        (folder / f"{lost['id']}.eml").unlink()
+        for name in ("gone.eml", "gone.abc.part", f"{kept['id']}.abc.part"):
+            (folder / name).write_text("x")
+        (folder / "in-the-way.eml").mkdir()
+        await Outbox(world.folder / "state").sweep({project["id"]}, ProjectStore(world.states))
+        assert {one.name for one in folder.iterdir()} == {f"{n['id']}.eml" for n in (lost, kept)}
+        assert opened(world, lost)["subject"] == "lost"
+
+    run(tmp_path, work)
+
+
+def test_a_sweep_tells_of_the_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not for each mail; one that cannot be a file keeps no other from it; no scraps (ours)."""
+
+    async def work(world: World, project: Any, base: str) -> None:
+        ids = [(await world.post(f"{base}/send", PLAIN)).data["id"] for _ in range(3)]
+        outbox = Outbox(world.folder / "state")
+        folder = world.folder / "state" / "outbox" / project["id"]
+        store = ProjectStore(world.states)
+        broken: list[Exception] = [ValueError("odd")]
+
+        def fails(record: EmailRecord) -> bytes:
+            if record.id == ids[0] or isinstance(broken[0], OSError):
+                raise broken[0]
+            return message(record)
+
+        monkeypatch.setattr(files, "message", fails)
+        for error, told, there in (
+            (ValueError("odd"), "write_failed", set(ids[1:])),
+            (OSError("full"), "sweep_failed", set[str]()),
+        ):
+            broken[0] = error
+            shutil.rmtree(folder)
+            caplog.clear()
+            await outbox.sweep({project["id"]}, store)
+            assert {one.name for one in folder.iterdir()} == {f"{id_}.eml" for id_ in there}
+            assert [f"outbox.{told}" in line for line in caplog.messages] == [True]
+
+    run(tmp_path, work)
+
+
+def test_one_that_fails_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells of it; what else is to go, goes (ours)."""
+
+    async def work(world: World, project: Any, base: str) -> None:
+        await world.post(f"{base}/send", PLAIN)
+        folder = world.folder / "state" / "outbox"
+        for name in ("p-1", "p-2", "p-3"):
+            (folder / name).mkdir()
+        (folder / project["id"] / "gone.eml").write_text("x")
+        remove = shutil.rmtree
+
+        def fails(path: Path) -> None:
+            if path.name != "p-3":
+                raise PermissionError(f"not {path.name}")
+            remove(path)
+
+        monkeypatch.setattr(shutil, "rmtree", fails)
+        await Outbox(folder.parent).sweep({project["id"]}, ProjectStore(world.states))
+        assert {one.name for one in folder.iterdir()} == {project["id"], "p-1", "p-2"}
+        assert not (folder / project["id"] / "gone.eml").exists()
+        assert caplog.text.count("outbox.sweep_failed") == 2
+
+    run(tmp_path, work)
+
+
+def test_a_list_reads_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies, 768 KiB a mail, stay where they are (ours)."""
+
+    async def work(world: World, _project: Any, base: str) -> None:
+        await world.post(f"{base}/send", {**PLAIN, "html": "<b>x</b>"})
+        read: list[set[str]] = []
+        rows = Scoped.rows
+
+        def told(self: Scoped, query: Select[Any]) -> Sequence[Row[Any]]:
+            read.append(set(query.selected_columns.keys()))
+            return rows(self, query)
+
+        monkeypatch.setattr(Scoped, "rows", told)
+        assert len(await outbox(world, base)) == 1
+        assert {"id", "recipient", "template", "subject", "user_id", "created_ms"} in read
+        assert not any({"html", "text", "data"} & columns for columns in read)
+
+    run(tmp_path, work)

@@ -14,7 +14,7 @@ from tests.router.control.world import Got, World
 from tests.router.services.known_users import add_user, last_seen_ms
 
 from amba_router.store.event_rows import count_all, count_audit
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
 from amba_runtime import limits
 
 DAY_S = 86_400

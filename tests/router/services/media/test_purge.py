@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 from tests.router.control.world import World
 from tests.router.services.media.lab import PNG, Lab, run
 
+from amba_router.api.callers import Directory
 from amba_router.services.media.purge import last_ms, wait_s
 from amba_router.store import media_rows
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
+from amba_run.media import Media
 from amba_runtime import limits
+from amba_runtime.background import Background
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
@@ -170,5 +174,29 @@ def test_what_was_missed_is_made_up_for(tmp_path: Path) -> None:
             await world.restart()
             assert (await lab.client("GET", "media")).status == 200
             await left(lab, 0)
+
+    asyncio.run(main())
+
+
+def test_nothing_begins_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that ends may still make its operations; no purge is left behind (ours)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            spawned: list[str] = []
+            spawn = Background.spawn
+
+            def told(self: Background, work: Coroutine[Any, Any, None]) -> None:
+                spawned.append(str(getattr(work, "__qualname__", work)))
+                spawn(self, work)
+
+            monkeypatch.setattr(Background, "spawn", told)
+            directory = Directory(await world.store.snapshot(), world.clock)
+            media = Media(world.states, world.storage, directory, world.clock, reach=None)
+            assert list(media.operations())
+            assert spawned == ["Media._daily", "Media._purge"]
+            await media.close()
+            assert list(media.operations())
+            assert spawned == ["Media._daily", "Media._purge"]
 
     asyncio.run(main())

@@ -11,7 +11,7 @@ from tests.router.control.world import World
 
 from amba_router.services.segments.rounds import Rounds
 from amba_router.services.segments.service import Segments
-from amba_router.store.scoped import ProjectStore
+from amba_router.store.project_store import ProjectStore
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import InternalCode, InternalError
 

@@ -14,7 +14,8 @@ from tests.router.control.world import Got, World
 
 from amba_router.services.segments.service import Segments
 from amba_router.store import segment_rows, user_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.segment_rows import DAY_MS, SYSTEM
 from amba_router.store.service_schema import segment_members
 from amba_router.store.user_rows import NewUser

@@ -76,6 +76,7 @@ def test_an_object_is_served_with_nothing_but_a_put(tmp_path: Path) -> None:
             "last-modified": MODIFIED,
             "accept-ranges": "bytes",
             "x-content-type-options": "nosniff",
+            "content-security-policy": "sandbox allow-scripts allow-downloads",
             "content-type": "application/octet-stream",
             "cache-control": "public, max-age=300",
             "content-length": "10",

@@ -13,9 +13,11 @@ import pytest
 from tests.router.control.world import World
 
 from amba_router.store import user_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import events
 from amba_router.store.user_rows import NewUser
+from amba_runtime import limits
 
 
 async def add_users(world: World, project_id: str, *new: NewUser) -> None:
@@ -28,11 +30,16 @@ async def add_users(world: World, project_id: str, *new: NewUser) -> None:
     await ProjectStore(world.states).write(project_id, work)
 
 
+def event_id(at: int) -> str:
+    """A UUID whose last digits say its place."""
+    return f"00000000-0000-4000-8000-{at:012}"
+
+
 async def add_events(world: World, project_id: str, user_id: str, *times_ms: int) -> None:
     """An event each, whose id says its place."""
     rows: list[Mapping[str, Any]] = [
         {
-            "id": f"e_{at}",
+            "id": event_id(at),
             "user_id": user_id,
             "name": "opened",
             "properties": json.dumps({"at": at}),
@@ -199,27 +206,54 @@ def test_events_of_a_user(tmp_path: Path) -> None:
             base = f"/v1/admin/projects/{id_}/users/u_1/events"
             first = (await world.get(f"{base}?limit=2")).body
             assert first["data"][0] == {
-                "id": "e_4",
+                "id": event_id(4),
                 "app_user_id": "u_1",
                 "event_name": "opened",
                 "properties": {"at": 4},
                 "occurred_at": "1970-01-01T00:00:04.000Z",
             }
-            newer = {"id": "e_9", "user_id": "u_1", "name": "opened", "properties": "{}"}
+            newer = {"id": event_id(9), "user_id": "u_1", "name": "opened", "properties": "{}"}
             await ProjectStore(world.states).write(
                 id_, lambda s: s.add(events, {**newer, "occurred_ms": 9000, "received_ms": 9000})
             )
             second = (await world.get(f"{base}?limit=2&cursor={first['next_cursor']}")).body
             third = (await world.get(f"{base}?limit=2&cursor={second['next_cursor']}")).body
             pages = [[row["id"] for row in page["data"]] for page in (first, second, third)]
-            assert pages == [["e_4", "e_2"], ["e_1", "e_3"], ["e_0"]]
+            assert pages == [[event_id(at) for at in page] for page in ((4, 2), (1, 3), (0,))]
             assert third["next_cursor"] is None
             since = (await world.get(f"{base}?since=1970-01-01T00:00:03Z")).body
-            assert [row["id"] for row in since["data"]] == ["e_9", "e_4", "e_2", "e_1"]
+            assert [row["id"] for row in since["data"]] == [event_id(at) for at in (9, 4, 2, 1)]
             exact = (await world.get(f"{base}?limit=6")).body
             assert (len(exact["data"]), exact["next_cursor"]) == (6, None)
             other = await world.get(f"/v1/admin/projects/{id_}/users/u_2/events")
             assert other.body == {"data": [], "next_cursor": None}
+
+    asyncio.run(main())
+
+
+def test_large_events_of_a_user_end_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EVENTS_PAGE bounds it as it does the project's list, whose cursors go on here (E.6)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            id_ = (await world.project())["id"]
+            await add_users(world, id_, PEOPLE[0])
+            await add_events(world, id_, "u_1", 1000, 2000, 3000)
+            base = f"/v1/admin/projects/{id_}"
+            most = len('{"at": 0}') * 2 - 1
+            monkeypatch.setattr(limits, "EVENTS_PAGE", limits.Limit(most, "bytes", "", ""))
+            seen: list[str] = []
+            target = f"{base}/users/u_1/events?limit=1000"
+            body: Any = None
+            for _ in range(3):
+                body = (await world.get(target)).body
+                assert len(body["data"]) == 1
+                seen.append(body["data"][0]["id"])
+                target = f"{base}/users/u_1/events?cursor={body['next_cursor']}"
+            assert (seen, body["next_cursor"]) == ([event_id(at) for at in (2, 1, 0)], None)
+            project = (await world.get(f"{base}/events?since=0&limit=1")).body
+            own = (await world.get(f"{base}/users/u_1/events?limit=1")).body
+            assert project["next_cursor"] == own["next_cursor"] is not None
 
     asyncio.run(main())
 

@@ -12,8 +12,8 @@ import pytest
 from tests.router.control.world import Got, World
 
 from amba_router.store import push_rows
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.push_rows import PushToken
-from amba_router.store.scoped import ProjectStore
 from amba_router.store.service_schema import app_users
 from amba_runtime import limits
 

@@ -11,7 +11,8 @@ from tests.router.control.world import World
 
 from amba_router.services.users.register import Register
 from amba_router.store import user_rows
-from amba_router.store.scoped import ProjectStore, Scoped
+from amba_router.store.project_store import ProjectStore
+from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import app_users
 from amba_runtime import limits
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+import threading
 from base64 import urlsafe_b64decode
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 from tests.router.control.world import Got, World
 
+from amba_router.api.callers import Directory
 from amba_router.api.faults import Refused
 from amba_router.services.users.rules import ADJECTIVES, NOUNS
 from amba_router.services.users.sign_in import SignIn
+from amba_router.store.project_store import ProjectStore
 from amba_router.store.refresh_rows import RefreshToken, add
-from amba_router.store.scoped import ProjectStore
 from amba_router.store.service_schema import app_users, refresh_tokens
 from amba_runtime import limits
 
@@ -248,6 +250,56 @@ def test_who_goes_during_a_login(tmp_path: Path) -> None:
             assert kept == 0
 
     asyncio.run(main())
+
+
+def test_who_goes_during_a_refresh(tmp_path: Path) -> None:
+    """The sign-in ended while its new tokens were signed: 401, and none of them is kept."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            project = await world.project()
+            data = (await sign_in(world, project, "anonymous")).data
+            store = ProjectStore(world.states)
+
+            class Meddled(ProjectStore):
+                """Before its write the token is good for nothing."""
+
+                async def write(self, project_id: str, work: Any) -> Any:
+                    await store.write(project_id, lambda s: s.change(refresh_tokens, revoked=True))
+                    return await super().write(project_id, work)
+
+            service = SignIn(Meddled(world.states), world.app.directory, world.clock)
+            with pytest.raises(Refused) as refused:
+                await service.refresh(project["id"], data["refresh_token"])
+            await service.close()
+            assert refused.value.problem.code == "INVALID_TOKEN"
+            kept = await store.read(project["id"], lambda s: s.count(refresh_tokens))
+            assert kept == 1
+
+    asyncio.run(main())
+
+
+def test_nothing_is_signed_in_a_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that write wait for the one thread that does: it does nothing else meanwhile."""
+    threads: list[str] = []
+    mint = Directory.mint_refresh
+
+    def noted(*args: Any, **more: Any) -> str:
+        threads.append(threading.current_thread().name)
+        return mint(*args, **more)
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            project = await world.project()
+            data = (await sign_in(world, project, "email/signup", EMAIL)).data
+            assert (await sign_in(world, project, "email/login", EMAIL)).status == 200
+            assert (await refresh(world, project, data["refresh_token"])).status == 200
+
+    monkeypatch.setattr(Directory, "mint_refresh", noted)
+    asyncio.run(main())
+    assert threads == [threading.current_thread().name] * 3
 
 
 def test_two_sign_ups_at_once_make_one_user(tmp_path: Path) -> None:

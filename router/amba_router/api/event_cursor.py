@@ -1,4 +1,7 @@
-"""The cursor of a list of events: base64url of `{ts, id}`. Source: contract E.6."""
+"""The cursor of lists of events, a project's and a user's: base64url of `{ts, id}`.
+
+Source: contract E.4, E.6.
+"""
 
 from __future__ import annotations
 
