@@ -188,9 +188,7 @@ NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, 
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
 BLOB_DAMAGED = Fault(500, "BLOB_DAMAGED", "internal", "a stored bundle is not what was stored")
 SECRET_DAMAGED = Fault(500, "SECRET_DAMAGED", "internal", "a stored secret cannot be opened")
-OVERLOADED = Fault(
-    503, "OVERLOADED", "internal", "too much at once; try again"
-)
+OVERLOADED = Fault(503, "OVERLOADED", "internal", "too much at once; try again")
 STATE_READ_ONLY = Fault(503, "STATE_READ_ONLY", "internal", "the state directory takes no writes")
 DISK_FULL = Fault(507, "DISK_FULL", "internal", "no space is left; nothing was changed")
 
