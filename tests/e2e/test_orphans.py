@@ -122,7 +122,7 @@ def test_private_folders_are_removed(dev: Dev) -> None:
     modes = {oct(folder.stat().st_mode & 0o777) for f in folders for folder in (f, f.parent)}
     assert modes == {"0o711" if os.getuid() == 0 else "0o700"}
     sockets = [path for folder in folders for path in folder.rglob("*.sock")]
-    assert len(sockets) == 12
+    assert len(sockets) == 14
     assert {oct(path.stat().st_mode & 0o777) for path in sockets} == {"0o600"}
     assert dev.stop(signal.SIGTERM) == 0
     assert [folder for folder in folders if folder.exists()] == []

@@ -146,7 +146,8 @@ class Api:
             said = refusal
         except AmbaRunError as error:
             said = faults.refusal_of(error)
-            if isinstance(error, InternalError) or said.fault.status >= 500:
+            busy = said.fault is faults.OVERLOADED  # as often as somebody likes to ask
+            if not busy and (isinstance(error, InternalError) or said.fault.status >= 500):
                 logger.error("%s failed, request %s: %s", operation.id, request_id, error)
         except Exception:  # a mistake of ours is answered, too, in the platform's shape
             logger.exception("%s failed, request %s", operation.id, request_id)
