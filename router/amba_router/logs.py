@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from amba_router.journal import Invocation, Journal
 from amba_runtime import limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.outcome import Outcome, Tell
 from amba_runtime.pool import Slot
 
@@ -147,7 +147,7 @@ class LogStore:
             event.extend(tell)
             ring.bytes += event.bytes
         else:
-            now_ms = int(self._clock.time_s() * 1000)
+            now_ms = time_ms(self._clock)
             ring.add(_after(event, slot, request_id, tell, ring.next_ms(now_ms)))
         self._bytes += ring.bytes - before
         self._bound()

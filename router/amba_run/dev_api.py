@@ -25,7 +25,7 @@ from amba_router.store.on_demand import OnDemand
 from amba_run import __version__, dev_state
 from amba_run.dev_state import DEVELOPER_ID
 from amba_run.emulation import Emulation
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.manifest import DeveloperId
 from amba_runtime.secret import SecretText
 
@@ -57,7 +57,7 @@ class DevApi:
             bundle_id=None,
             developer_id=DeveloperId(DEVELOPER_ID),
             storage=True,
-            created_ms=int(clock.time_s() * 1000),
+            created_ms=time_ms(clock),
         )
         self._held = held
         self.states = OnDemand(state, clock, prepare=self._known)

@@ -16,7 +16,7 @@ from amba_router.store.project_store import ProjectStore
 from amba_run.addresses import Addresses, Reach
 from amba_run.media_objects import StorageObjects
 from amba_runtime.background import Background
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 if TYPE_CHECKING:
     from amba_router.api.callers import Directory
@@ -89,11 +89,11 @@ class Media:
         return tuple(bytes.fromhex(one.value.reveal()) for one in held.session)
 
     async def _daily(self) -> None:
-        done_ms = purge.last_ms(self._now_ms())
+        done_ms = purge.last_ms(time_ms(self._clock))
         while True:
-            due_ms = purge.last_ms(self._now_ms())
+            due_ms = purge.last_ms(time_ms(self._clock))
             if due_ms == done_ms:
-                await self._clock.sleep(purge.wait_s(self._now_ms()))
+                await self._clock.sleep(purge.wait_s(time_ms(self._clock)))
             else:
                 done_ms = due_ms
                 await self._purge()
@@ -102,8 +102,5 @@ class Media:
         from amba_router.services.email.files import Outbox
 
         projects = self._directory.projects
-        await purge.purge(self._assets(), lambda: projects, purge.last_ms(self._now_ms()))
+        await purge.purge(self._assets(), lambda: projects, purge.last_ms(time_ms(self._clock)))
         await Outbox(self._states.path).sweep(projects, self._store)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)

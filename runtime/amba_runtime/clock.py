@@ -25,6 +25,14 @@ class Clock(Protocol):
         ...
 
 
+DAY_MS = 86_400_000
+
+
+def time_ms(clock: Clock) -> int:
+    """Whole milliseconds since the Unix epoch, as rows and answers have them."""
+    return int(clock.time_s() * 1000)
+
+
 class SystemClock:
     """The machine's own clock."""
 

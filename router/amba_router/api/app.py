@@ -235,10 +235,7 @@ class Api:
             allowed.project.id, allowed.user_id, make=not allowed.as_user
         )
         if not known:
-            raise faults.USER_NOT_FOUND.refuse(
-                "this project has no such user to ask as",
-                {"resource": "user", "id": allowed.user_id[:64]},
-            )
+            raise faults.no_user(allowed.user_id)
 
     def _not_emulated(
         self,

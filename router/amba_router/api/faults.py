@@ -249,6 +249,23 @@ def refusal_of(error: AmbaRunError) -> Refused:
     return INTERNAL.refuse("amba-run failed; its log says why")
 
 
+def no_user(user_id: str, then: str = "") -> Refused:
+    """USER_NOT_FOUND. Args: then: what was not done, such as `nothing was sent`."""
+    said = f"this project has no user {user_id[:64]!r}"
+    return USER_NOT_FOUND.refuse(
+        f"{said}; {then}" if then else said, {"resource": "user", "id": user_id[:64]}
+    )
+
+
+def no_segment(segment_id: str, field: str = "") -> Refused:
+    """SEGMENT_NOT_FOUND. Args: field: where a body names it."""
+    details = {"resource": "segment", "id": segment_id[:64]}
+    return SEGMENT_NOT_FOUND.refuse(
+        f"this project has no segment {segment_id[:64]!r}; list them to see their ids",
+        {**details, "field": field} if field else details,
+    )
+
+
 def rejected(violations: tuple[Violation, ...]) -> Refused:
     """`DEPLOY_REJECTED` with every reason. Source: contract D.3, S1 (`upstream_status`)."""
     first = violations[0]

@@ -42,6 +42,7 @@ from amba_router.control.services import Services
 from amba_router.control.upload_form import ROLLBACK, UPLOAD
 from amba_router.store.control_records import NAMESPACE, Deployment, ProjectRecord
 from amba_runtime import limits
+from amba_runtime.clock import time_ms
 from amba_runtime.manifest import Bundle
 
 _BASE = "/admin/projects/{project_id}/functions"
@@ -277,7 +278,7 @@ class _Functions:
 
     async def logs(self, asked: Asked) -> Answer:
         project, name = project_of(asked), asked.path["name"]
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
         default = limits.LOG_EVENTS_DEFAULT.value
         limit = number(asked, "limit", default, least=1, most=limits.LOGS_PAGE.value)
         # what happened in this very millisecond is over, too

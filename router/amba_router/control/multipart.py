@@ -7,6 +7,7 @@ Source: contract D.2; RFC 7578; RFC 2046 section 5.1.
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -54,11 +55,21 @@ class Upload:
 
 @dataclass(slots=True)
 class _Part:
-    """One part as it comes in. `data` is None for a part that is not kept."""
+    """One part as it comes in. `data` is None for a part that is not kept.
+
+    Its pages come as they are written and go back at once; a bytearray of tens of MiB is copied
+    as it grows, and malloc keeps what it was.
+    """
 
     headers: dict[str, str] = field(default_factory=lambda: dict[str, str]())
     name: str = ""
-    data: bytearray | None = None
+    data: mmap.mmap | None = None
+
+    def give_back(self) -> None:
+        """Its pages; nothing is kept of it any more."""
+        if self.data is not None:
+            self.data.close()
+        self.data = None
 
 
 async def read_upload(body: Body) -> Upload:
@@ -75,11 +86,13 @@ async def read_upload(body: Body) -> Upload:
     parser = MultipartParser(_boundary(body.content_type), parts.callbacks())
     # it would tell the log of each byte that is wrong; the caller is told
     parser.logger = logging.Logger("multipart", logging.CRITICAL)
-    async for chunk in body.chunks():
-        try:
+    try:
+        async for chunk in body.chunks():
             parser.write(chunk)
-        except MultipartParseError as error:
-            raise _invalid(f"the multipart body cannot be read: {error}") from None
+    except MultipartParseError as error:
+        raise _invalid(f"the multipart body cannot be read: {error}") from None
+    finally:
+        parts.close()
     if not parts.ended:
         raise _invalid("the multipart body has no closing boundary; was it cut off?")
     return parts.upload()
@@ -121,6 +134,10 @@ class _Parts:
             "on_part_end": self._end,
             "on_end": self._finish,
         }
+
+    def close(self) -> None:
+        """Give back what a part that did not end had taken."""
+        self._part.give_back()
 
     def upload(self) -> Upload:
         if SCRIPT not in self._kept:
@@ -169,23 +186,24 @@ class _Parts:
         if part.name in self._kept:
             raise _invalid(f"the part `{part.name}` was sent twice", part.name)
         _check_type(part, plain="filename" not in parameters)
-        part.data = bytearray()
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        part.data = mmap.mmap(-1, _BYTES_MAX[part.name].value, flags=private)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         if part.data is None:
             return
-        part.data += data[start:end]
         most = _BYTES_MAX[part.name].value
-        if len(part.data) > most:
+        if part.data.tell() + end - start > most:
             fault = faults.INVALID_METADATA if part.name == METADATA else faults.INVALID_UPLOAD
             raise fault.refuse(f"the part `{part.name}` passes {most} bytes", {"part": part.name})
+        part.data.write(data[start:end])
 
     def _end(self) -> None:
         part = self._part
         if part.data is not None:
-            self._kept[part.name] = bytes(part.data)
-            part.data = None
+            self._kept[part.name] = part.data[: part.data.tell()]
+            part.give_back()
 
     def _finish(self) -> None:
         self.ended = True

@@ -22,7 +22,7 @@ from amba_router.store.schema import amba_meta, api_keys, credentials, pats, pro
 from amba_router.store.sealing import Sealer
 from amba_router.store.state import State
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.manifest import ProjectId
 from amba_runtime.secret import SecretText
@@ -49,7 +49,7 @@ class CredentialRows:
     async def add_api_key(
         self, project_id: str, key_type: str, environment: str
     ) -> tuple[ApiKey, str]:
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
 
         def work(c: Connection) -> tuple[ApiKey, str]:
             require_project(c, project_id)
@@ -67,7 +67,7 @@ class CredentialRows:
         row = {
             "hash": hashlib.sha256(value.encode()).digest(),
             "developer_id": developer_id,
-            "created_ms": int(self._clock.time_s() * 1000),
+            "created_ms": time_ms(self._clock),
         }
         await self._database.write(lambda c: c.execute(insert(pats).values(row)))
         return value
@@ -75,7 +75,7 @@ class CredentialRows:
     async def mint_first_pat(self, developer_id: str) -> str | None:
         value = entropy.pat()
         hash_ = hashlib.sha256(value.encode()).digest()
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
 
         def work(c: Connection) -> str | None:
             meta = amba_meta
@@ -111,7 +111,7 @@ class CredentialRows:
 
     async def rotate_internal(self, project_id: str, *, which: str) -> Credentials:
         kind = CredentialKind(which)
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
 
         def work(c: Connection) -> Credentials:
             require_project(c, project_id)

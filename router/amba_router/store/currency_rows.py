@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, Row
 
 from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import (
-    app_users,
     balances,
     currencies,
     currency_transactions,
@@ -75,11 +74,6 @@ class Transaction:
     reason: str | None
     reference_id: str | None
     created_ms: int
-
-
-def has_user(scoped: Scoped, user_id: str) -> bool:
-    """Whether the project has this user."""
-    return scoped.count(app_users, app_users.c.id == user_id) == 1
 
 
 # --- definitions ---

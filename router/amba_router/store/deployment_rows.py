@@ -24,7 +24,7 @@ from amba_router.store.schema import deployments
 from amba_router.store.secret_rows import destroy_unset
 from amba_router.store.state import State
 from amba_runtime import entropy
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 from amba_runtime.manifest import Bundle, FunctionName, ProjectId
@@ -48,7 +48,7 @@ class DeploymentRows:
         map_ = new.bundle.source_map
         parts = [new.bundle.code] if map_ is None else [new.bundle.code, map_]
         staged = tuple(self._blobs.stage() for _ in parts)
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
 
         def write() -> int:
             for one, data in zip(staged, parts, strict=True):

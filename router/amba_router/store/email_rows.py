@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from amba_router.store.scoped import Scoped
-from amba_router.store.service_schema import app_users, emails
+from amba_router.store.service_schema import emails
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,6 @@ class ListedEmail:
     template: str | None
     subject: str
     created_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Addressee:
-    """A user, who may have no address."""
-
-    user_id: str
-    email: str | None
-
-
-def addressee(scope: Scoped, user_id: str) -> Addressee | None:
-    """A user of this project."""
-    row = scope.row(scope.query(app_users).where(app_users.c.id == user_id))
-    return None if row is None else Addressee(row.id, row.email)
 
 
 def add(scope: Scoped, record: EmailRecord, *, most: int) -> list[str]:

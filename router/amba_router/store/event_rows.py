@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,10 +10,9 @@ from sqlalchemy import ColumnElement, Integer, Row, and_, cast, func, or_
 
 from amba_router.store.page_bytes import fitting, octets
 from amba_router.store.scoped import Scoped
-from amba_router.store.service_schema import app_users, audit_events, events
+from amba_router.store.service_schema import audit_events, events
 from amba_runtime import limits
-
-DAY_MS = 86_400_000
+from amba_runtime.clock import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +65,6 @@ def by_event_id(scope: Scoped, event_id: str) -> EventRecord | None:
     """The one that the caller calls so."""
     row = scope.row(scope.query(events).where(events.c.event_id == event_id))
     return None if row is None else _event(row)
-
-
-def known(scope: Scoped, user_ids: Iterable[str]) -> set[str]:
-    """Those of them who are users of this project."""
-    table = app_users
-    found = scope.rows(scope.query(table, table.c.id).where(table.c.id.in_(list(user_ids))))
-    return {row.id for row in found}
-
-
-def seen(scope: Scoped, user_ids: Iterable[str], now_ms: int) -> None:
-    """They were there just now."""
-    table = app_users
-    mine = table.c.id.in_(list(user_ids))
-    scope.change(table, mine, table.c.last_seen_ms < now_ms, last_seen_ms=now_ms)
 
 
 def count_all(scope: Scoped) -> int:

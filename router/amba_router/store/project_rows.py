@@ -22,7 +22,7 @@ from amba_router.store.queries import forget_project
 from amba_router.store.schema import deployments, projects
 from amba_router.store.state import State
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
 from amba_runtime.manifest import PROJECT_SLUG, DeveloperId, ProjectId
 
@@ -45,7 +45,7 @@ class ProjectRows:
                 f"{new.slug!r} cannot be a project's slug: it is 2 to 63 of a-z, 0-9 and -, "
                 "not beginning with -",
             )
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
         id_ = entropy.uuid4()
 
         def work(c: Connection) -> CreatedProject:

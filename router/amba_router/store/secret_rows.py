@@ -16,7 +16,7 @@ from amba_router.store.credential_rows import require_project
 from amba_router.store.schema import deployments, secrets
 from amba_router.store.sealing import Sealer
 from amba_router.store.state import State
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.manifest import ProjectId
 from amba_runtime.secret import SecretText
@@ -35,7 +35,7 @@ class SecretRows:
     async def set(
         self, project_id: str, name: str, value: SecretText, function: str | None
     ) -> SecretRecord:
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
         plain = value.reveal().encode("utf-8", "surrogatepass")
         sealed = self._sealer.seal(plain, _aad(project_id, function or "", name))
 

@@ -30,7 +30,7 @@ from amba_router.store.project_rows import project
 from amba_router.store.schema import api_keys, credentials, pats, projects
 from amba_router.store.sealing import Sealer
 from amba_router.store.state import State
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.errors import InternalError
 from amba_runtime.manifest import DeveloperId
 from amba_runtime.secret import SecretText
@@ -42,7 +42,7 @@ async def take(state: State, clock: Clock) -> Snapshot:
     missing = _missing(snapshot)
     if not missing:
         return snapshot
-    now_ms = int(clock.time_s() * 1000)
+    now_ms = time_ms(clock)
 
     def mend(c: Connection) -> Snapshot:
         for project_id, kind in missing:

@@ -22,8 +22,9 @@ import re
 import sqlite3
 import tarfile
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -267,8 +268,7 @@ def _digest(path: Path) -> str:
 
 
 def _chunks(opened: IO[bytes]) -> Iterator[bytes]:
-    read: Callable[[], bytes] = lambda: opened.read(limits.STORE_CHUNK.value)  # noqa: E731
-    return iter(read, b"")
+    return iter(partial(opened.read, limits.STORE_CHUNK.value), b"")
 
 
 def _scratch(file: Path) -> Path:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from amba_router.store.blobs import Blobs, fsync_folder
 from amba_router.store.sealing import Sealer
 from amba_runtime import limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.errors import UserCode, UserError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class State:
         blobs = Blobs(path / "blobs")
         try:
             await _take(blobs, path, clock)
-            now_ms = int(clock.time_s() * 1000)
+            now_ms = time_ms(clock)
             loading = asyncio.ensure_future(in_thread(lambda: _load(path, blobs, now_ms)))
             try:
                 return await asyncio.shield(loading)

@@ -7,7 +7,7 @@ An address is compared by its `email_key`; `password` is a bcrypt hash and never
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,12 +122,17 @@ def change(scoped: Scoped, user_id: str, values: Mapping[str, Any]) -> bool:
     return scoped.change(app_users, app_users.c.id == user_id, **values) == 1
 
 
-def seen(scoped: Scoped, user_id: str, now_ms: int) -> None:
-    """A sign of life; never back in time."""
+def known(scoped: Scoped, user_ids: Collection[str]) -> set[str]:
+    """Those of them whom the project has."""
+    found = scoped.query(app_users, app_users.c.id).where(app_users.c.id.in_(list(user_ids)))
+    return {row.id for row in scoped.rows(found)}
+
+
+def seen(scoped: Scoped, user_ids: Collection[str], now_ms: int) -> None:
+    """A sign of life of each; never back in time."""
     columns = app_users.c
-    scoped.change(
-        app_users, columns.id == user_id, columns.last_seen_ms < now_ms, last_seen_ms=now_ms
-    )
+    mine = columns.id.in_(list(user_ids))
+    scoped.change(app_users, mine, columns.last_seen_ms < now_ms, last_seen_ms=now_ms)
 
 
 def fill_timezone(scoped: Scoped, user_id: str, timezone: str) -> bool:

@@ -131,11 +131,11 @@ def logs(
     from amba_run.api_client import find_api
     from amba_run.log_lines import since_ms
     from amba_runtime import limits
-    from amba_runtime.clock import SystemClock, iso
+    from amba_runtime.clock import SystemClock, iso, time_ms
 
     client = find_api(api=api, token=token, project=project)
     clock = SystemClock()
-    start = since_ms(since, now_ms=int(clock.time_s() * 1000))
+    start = since_ms(since, now_ms=time_ms(clock))
     while True:
         asked = iso(start / 1000) if start is not None else None
         answer = client.get(

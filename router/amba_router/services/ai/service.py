@@ -36,7 +36,7 @@ from amba_router.store.on_demand import OnDemand
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.secret import SecretText
 
 INPUT_USD = 3e-6
@@ -98,7 +98,7 @@ class AiService:
         """Seal a provider's API key; another one takes its place."""
         sealer = (await self._states.state()).sealer
         shown = f"****{key.reveal()[-4:]}"
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         return await self._store.write(
             project_id, lambda s: ai_rows.set_key(s, sealer, name, key, shown, now_ms)
         )
@@ -129,7 +129,7 @@ class AiService:
 
     async def add_prompt(self, project_id: str, record: PromptRecord) -> PromptRecord:
         """Raises `Refused` PROMPT_EXISTS, CONFLICT where there are too many."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         record = replace(record, created_ms=now_ms, updated_ms=now_ms)
 
         def work(s: Scoped) -> None:
@@ -167,7 +167,7 @@ class AiService:
         Raises:
             Refused: PROMPT_NOT_FOUND.
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(s: Scoped) -> PromptRecord:
             record = replace(_prompt(s, name), updated_ms=now_ms, **changes)
@@ -314,9 +314,6 @@ class AiService:
     async def _key(self, project_id: str, provider: Provider) -> SecretText | None:
         sealer = (await self._states.state()).sealer
         return await self._store.read(project_id, lambda s: ai_rows.key_of(s, sealer, provider))
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
 
 
 def cost_usd(usage: Usage) -> float:

@@ -288,8 +288,7 @@ class _Rows:
 def place_of(asked: Asked) -> tuple[str, str, Scope]:
     """Project, collection, scope: on the client plane that of the user who asks."""
     on_client = "project_id" not in asked.path
-    # a server key that names no user is trusted with all rows (contract H-9)
-    scope = Scope(asked.user_id, asked.as_user) if on_client and asked.user_id else EVERYONE
+    scope = Scope(asked.user_id, asked.as_user) if on_client else EVERYONE
     return project_of(asked).id, asked.path["name"], scope
 
 

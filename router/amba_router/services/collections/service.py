@@ -20,7 +20,7 @@ from amba_router.store.collection_tables import CollectionTables, Reach, Rows
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 
 class Collections:
@@ -38,7 +38,7 @@ class Collections:
             Refused: INVALID_NAME, RESERVED_NAME, INVALID_SCHEMA, COLLECTION_EXISTS; CONFLICT when
                 the project has as many as it may.
         """
-        wanted = schema.declared(body, self._now_ms())
+        wanted = schema.declared(body, time_ms(self._clock))
 
         def work(scoped: Scoped) -> Collection:
             if collection_rows.find(scoped, wanted.name) is not None:
@@ -120,12 +120,12 @@ class Collections:
                 "nullable: true",
                 {"field": "$.add_column.nullable"},
             )
-        return collection_rows.add_column(scoped, collection, column, self._now_ms())
+        return collection_rows.add_column(scoped, collection, column, time_ms(self._clock))
 
     def _add_index(self, scoped: Scoped, collection: Collection, spec: IndexSpec) -> Collection:
         index = index_of(spec, collection, collection.indexes, "$.add_index")
         try:
-            return collection_rows.add_index(scoped, collection, index, self._now_ms())
+            return collection_rows.add_index(scoped, collection, index, time_ms(self._clock))
         except NotUnique:
             names = ", ".join(name for name, _ in index.columns)
             raise faults.CONFLICT.refuse(
@@ -146,10 +146,7 @@ class Collections:
             )
         for other in collection_rows.all_of(scoped):
             _check_unreferenced(other, collection, name)
-        return collection_rows.drop_column(scoped, collection, column, self._now_ms())
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
+        return collection_rows.drop_column(scoped, collection, column, time_ms(self._clock))
 
 
 def found(scoped: Scoped, name: str) -> Collection:

@@ -19,7 +19,7 @@ from amba_router.store.config_rows import Config
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 _UNSET = msgspec.UNSET
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -66,7 +66,7 @@ class ConfigService:
         Raises:
             Refused: INVALID_VALUE, SEGMENT_NOT_FOUND, CONFLICT (the project is full).
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> Config:
             old = config_rows.get(scoped, key)
@@ -87,7 +87,7 @@ class ConfigService:
         Raises:
             Refused: as `put`; NOT_FOUND.
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> Config:
             old = config_rows.get(scoped, key)
@@ -114,7 +114,7 @@ class ConfigService:
 
     async def evaluate(self, project_id: str, user_id: str) -> Evaluated:
         """What a user gets; "" is nobody. Values and tag are of the same moment."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> Evaluated:
             configs = config_rows.active(scoped)
@@ -133,14 +133,7 @@ class ConfigService:
             for place, condition in enumerate(draft.conditions or ()):
                 id_ = condition.segment_id
                 if id_ is not None and not segment_rows.known(scoped, id_):
-                    raise faults.SEGMENT_NOT_FOUND.refuse(
-                        f"the project has no segment {id_[:64]!r}; create it first",
-                        {
-                            "resource": "segment",
-                            "id": id_[:64],
-                            "field": f"$.conditions[{place}].segment_id",
-                        },
-                    )
+                    raise faults.no_segment(id_, f"$.conditions[{place}].segment_id")
         config_rows.put(scoped, new)
         # counted as it would be: raising takes the row back
         if config_rows.held(scoped).octets > limits.CONFIG_BYTES.value:
@@ -149,9 +142,6 @@ class ConfigService:
                 "keep what is large in STORAGE or a collection, and its address here"
             )
         return new
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
 
 
 def _changed(old: Config, draft: Draft, now_ms: int) -> Config:

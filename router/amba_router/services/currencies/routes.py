@@ -12,7 +12,6 @@ from msgspec import UNSET
 
 from amba_router.api import faults
 from amba_router.api.asked import LIMIT, OFFSET, iso_ms, number, page, project_of
-from amba_router.api.callers import SESSION_MISSING
 from amba_router.api.operations import Answer, Asked, Auth, Operation, Query, Reads
 from amba_router.services.currencies.models import (
     BalanceList,
@@ -205,10 +204,10 @@ class _Ledger:
         return await self._page(asked, asked.path["user_id"], known=False)
 
     async def own(self, asked: Asked) -> Answer:
-        return await self._page(asked, _user(asked), known=True)
+        return await self._page(asked, asked.user_id, known=True)
 
     async def balances(self, asked: Asked) -> Answer:
-        rows = await self._service.balances(project_of(asked).id, _user(asked))
+        rows = await self._service.balances(project_of(asked).id, asked.user_id)
         return Answer(200, BalanceList([_balance(currency, had) for currency, had in rows]))
 
     async def _page(self, asked: Asked, user_id: str, *, known: bool) -> Answer:
@@ -220,13 +219,6 @@ class _Ledger:
         )
         rows = [_transaction(one) for one in found.transactions]
         return Answer(200, TransactionList(rows, found.total, offset, limit))
-
-
-def _user(asked: Asked) -> str:
-    """Whose currencies. A server key alone is nobody."""
-    if not asked.user_id:
-        raise faults.UNAUTHORIZED.refuse(SESSION_MISSING)
-    return asked.user_id
 
 
 def _order(body: Move) -> Order:

@@ -12,12 +12,12 @@ from typing import Any
 
 from amba_router.api import faults
 from amba_router.services.currencies import ledger
-from amba_router.store import currency_rows
+from amba_router.store import currency_rows, user_rows
 from amba_router.store.currency_rows import Balance, Currency, Transaction
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 _FORGET_EVERY = 100
 """Transactions between two looks for those that are too old to be kept."""
@@ -69,7 +69,7 @@ class CurrencyService:
         Raises:
             Refused: INVALID_INPUT, CONFLICT (its code is taken, or there are too many).
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         currency = Currency(
             **values,
             id=entropy.uuid4(),
@@ -101,7 +101,7 @@ class CurrencyService:
         Raises:
             Refused: CURRENCY_NOT_FOUND, INVALID_INPUT.
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> Currency:
             old = _found(currency_rows.get(scoped, id_), id_)
@@ -186,7 +186,7 @@ class CurrencyService:
 
         A read, unless something is due. The user is known to be one.
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def look(scoped: Scoped) -> list[tuple[Currency, Balance | None]]:
             had = currency_rows.balances_of(scoped, user_id)
@@ -232,7 +232,7 @@ class CurrencyService:
     async def _move(
         self, project_id: str, order: Order, type_: str, amount: int, check: _Check
     ) -> Done:
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> Done:
             _check_user(scoped, order.user_id)
@@ -259,9 +259,6 @@ class CurrencyService:
             return Done(transaction)
 
         return await self._store.write(project_id, work)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
 
 
 def _check(currency: Currency) -> None:
@@ -293,11 +290,8 @@ def _found(currency: Currency | None, named: str) -> Currency:
 
 
 def _check_user(scoped: Scoped, user_id: str) -> None:
-    if not currency_rows.has_user(scoped, user_id):
-        raise faults.USER_NOT_FOUND.refuse(
-            f"the project has no user {user_id[:64]!r}",
-            {"resource": "user", "id": user_id[:64]},
-        )
+    if not user_rows.exists(scoped, user_id):
+        raise faults.no_user(user_id)
 
 
 def _again(made: Transaction, amount: int) -> Done:

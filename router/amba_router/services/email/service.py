@@ -13,12 +13,12 @@ import msgspec
 
 from amba_router.api import faults
 from amba_router.services.email.files import Outbox
-from amba_router.store import email_rows
+from amba_router.store import email_rows, user_rows
 from amba_router.store.email_rows import EmailRecord, ListedEmail
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 _ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+@[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -56,7 +56,7 @@ class EmailService:
             Refused: INVALID_INPUT; USER_NOT_FOUND.
         """
         _check(new)
-        now_ms = int(self._clock.time_s() * 1000)
+        now_ms = time_ms(self._clock)
         data = msgspec.json.encode(new.data or {}).decode()
         _check_size("$.data", data)
 
@@ -99,12 +99,9 @@ class EmailService:
 def _recipient(scope: Scoped, new: NewEmail) -> str | None:
     if new.user_id is None:
         return new.email
-    user = email_rows.addressee(scope, new.user_id)
+    user = user_rows.get(scope, new.user_id)
     if user is None:
-        raise faults.USER_NOT_FOUND.refuse(
-            f"this project has no user {new.user_id[:64]!r}; nothing was sent",
-            {"resource": "user", "id": new.user_id[:64]},
-        )
+        raise faults.no_user(new.user_id, "nothing was sent")
     # an address of a user that no mail can carry is as good as none
     return user.email if user.email and _ADDRESS.match(user.email) else None
 

@@ -30,9 +30,9 @@ from amba_router.services.events.models import (
     TrackEvents,
 )
 from amba_router.services.events.service import EventsService, Group, NewEvent
-from amba_router.store.event_rows import DAY_MS, EventRecord, Wanted
+from amba_router.store.event_rows import EventRecord, Wanted
 from amba_runtime import limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import DAY_MS, Clock, time_ms
 
 _ADMIN = "/admin/projects/{project_id}"
 _TIME = {"type": "string", "description": "ISO 8601, or Unix milliseconds"}
@@ -188,7 +188,7 @@ class _Events:
         )
         since_ms = _time(asked, "since", faults.INVALID_SINCE)
         if since_ms is None:
-            since_ms = self._now_ms() - int(limits.EVENTS_SINCE_S.value * 1000)
+            since_ms = time_ms(self._clock) - int(limits.EVENTS_SINCE_S.value * 1000)
         until_ms = _time(asked, "until", faults.INVALID_UNTIL)
         _in_order(since_ms, until_ms)
         at = asked.query.get("cursor")
@@ -211,7 +211,7 @@ class _Events:
             )
         until_ms = _time(asked, "until", faults.INVALID_UNTIL)
         if until_ms is None:
-            until_ms = max(self._now_ms() + 1, since_ms)
+            until_ms = max(time_ms(self._clock) + 1, since_ms)
         _in_order(since_ms, until_ms)
         days = int(limits.EVENTS_RANGE_S.value // 86_400)
         if until_ms - since_ms > days * DAY_MS + 1:
@@ -261,9 +261,6 @@ class _Events:
                 )
             ),
         )
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
 
 
 def _time(asked: Asked, name: str, fault: Fault) -> int | None:

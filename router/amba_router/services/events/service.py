@@ -16,12 +16,12 @@ import msgspec
 
 from amba_router.api import faults
 from amba_router.api.asked import parse_ms
-from amba_router.store import event_rows
+from amba_router.store import event_rows, user_rows
 from amba_router.store.event_rows import AuditRecord, EventRecord, Wanted
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import DAY_MS, Clock, time_ms
 
 
 class Group(Enum):
@@ -108,7 +108,12 @@ class EventsService:
             Refused: INVALID_INPUT, USER_NOT_FOUND; CONFLICT where the audit is full.
         """
         record = AuditRecord(
-            entropy.uuid4(), developer_id, user_id, name, _json(properties, "$"), self._now_ms()
+            entropy.uuid4(),
+            developer_id,
+            user_id,
+            name,
+            _json(properties, "$"),
+            time_ms(self._clock),
         )
 
         def work(scope: Scoped) -> None:
@@ -151,7 +156,7 @@ class EventsService:
         """They are this project's, and were there just now."""
         known = _known(scope, user_ids, admitted)
         if known:
-            event_rows.seen(scope, known, self._now_ms())
+            user_rows.seen(scope, known, time_ms(self._clock))
 
     def _trim(self, scope: Scoped, added: int) -> None:
         """Those that happened first go where there are too many."""
@@ -170,7 +175,7 @@ class EventsService:
         self._counts[scope.project_id] = held
 
     def _record(self, new: NewEvent) -> EventRecord:
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         return EventRecord(
             id=entropy.uuid4(),
             user_id=new.user_id,
@@ -181,21 +186,14 @@ class EventsService:
             event_id=new.event_id,
         )
 
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
-
 
 def _known(scope: Scoped, user_ids: Sequence[str | None], admitted: str = "") -> set[str]:
     """The users that are named; raises `Refused` USER_NOT_FOUND for one who is not there."""
     named = {user_id for user_id in user_ids if user_id}
     asked = named - {admitted}
-    missing = asked - event_rows.known(scope, asked) if asked else asked
+    missing = asked - user_rows.known(scope, asked) if asked else asked
     if missing:
-        user_id = min(missing)
-        raise faults.USER_NOT_FOUND.refuse(
-            f"this project has no user {user_id[:64]!r}; nothing was recorded",
-            {"resource": "user", "id": user_id[:64]},
-        )
+        raise faults.no_user(min(missing), "nothing was recorded")
     return named
 
 
@@ -212,7 +210,7 @@ def _when(new: NewEvent, now_ms: int) -> int:
 
 
 def _day(day: int) -> str:
-    return datetime.fromtimestamp(day * event_rows.DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(day * DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
 
 
 def _json(properties: dict[str, Any] | None, place: str) -> str:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from amba_runtime import limits
+from amba_runtime.clock import DAY_MS
 
 if TYPE_CHECKING:
     from amba_router.services.media.service import Assets
 
 logger = logging.getLogger("amba.media")
 
-DAY_MS = 86_400_000
 _AT_MS = 3 * 3_600_000
 
 

@@ -167,7 +167,7 @@ class _Media:
             commit=True,
             retention_days=body.retention_days,
         )
-        record, url = await self._uploads.begin(project_of(asked), _owner(asked), new)
+        record, url = await self._uploads.begin(project_of(asked), asked.user_id, new)
         said = PresignedUpload(record.upload_id, url, [("content-type", body.mime_type)], record.id)
         return Answer(200, PresignedUploadAnswer(said))
 
@@ -175,7 +175,7 @@ class _Media:
         body: CommitUpload = asked.body
         project = project_of(asked)
         record = await self._uploads.commit(
-            project.id, _owner(asked), body.upload_id, body.asset_id
+            project.id, asked.user_id, body.upload_id, body.asset_id
         )
         return Answer(200, AssetAnswer(self._shown.asset(project, record)))
 
@@ -227,7 +227,7 @@ class _Media:
             folder_id=body.folder_id,
             metadata=metadata,
         )
-        record, url = await self._uploads.begin(project, _owner(asked), new)
+        record, url = await self._uploads.begin(project, asked.user_id, new)
         return Answer(201, CreatedUploadAnswer(self._shown.asset(project, record), url))
 
     async def list(self, asked: Asked) -> Answer:
@@ -235,21 +235,21 @@ class _Media:
         offset, limit = page(asked)
         folder = asked.query.get("folder_id")
         records, total = await self._assets.page(
-            project.id, _owner(asked), folder, offset=offset, limit=limit
+            project.id, asked.user_id, folder, offset=offset, limit=limit
         )
         rows = [self._shown.asset(project, record) for record in records]
         return Answer(200, AssetList(rows, total, offset, limit))
 
     async def get(self, asked: Asked) -> Answer:
         project, id_ = project_of(asked), asked.path["asset_id"]
-        record = await self._assets.find(project.id, _owner(asked), id_)
+        record = await self._assets.find(project.id, asked.user_id, id_)
         if record is None:
             raise _no_asset(id_)
         return Answer(200, AssetAnswer(self._shown.asset(project, record)))
 
     async def delete(self, asked: Asked) -> Answer:
         id_ = asked.path["asset_id"]
-        if not await self._assets.delete(project_of(asked).id, _owner(asked), id_):
+        if not await self._assets.delete(project_of(asked).id, asked.user_id, id_):
             raise _no_asset(id_)
         return Answer(200, DeletedAssetAnswer(DeletedAsset(id_, True)))
 
@@ -257,18 +257,13 @@ class _Media:
         body: PresignObject = asked.body
         url, expires_ms = await self._uploads.presign(
             project_of(asked).id,
-            _owner(asked),
+            asked.user_id,
             body.method,
             body.bucket,
             body.key,
             body.expires_in_seconds,
         )
         return Answer(200, PresignedObjectAnswer(PresignedObject(url, iso_ms(expires_ms))))
-
-
-def _owner(asked: Asked) -> str | None:
-    """Whose assets: a user's; None is the project itself, for a server key that names nobody."""
-    return asked.user_id or None
 
 
 def _no_asset(id_: str) -> Refused:

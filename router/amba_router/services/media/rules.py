@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
-from amba_router.services.media.purge import DAY_MS
 from amba_router.store import media_rows
 from amba_router.store.media_rows import AssetRecord
 from amba_router.store.scoped import Scoped
 from amba_runtime import limits
+from amba_runtime.clock import DAY_MS
 
 
 def theirs(record: AssetRecord, user_id: str | None) -> bool:

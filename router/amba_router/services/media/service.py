@@ -11,7 +11,7 @@ from amba_router.store.media_rows import AssetRecord, AssetState
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 
 class Assets:
@@ -68,7 +68,7 @@ class Assets:
         held = await self._objects.head(project_id, f"{bucket}/{key}")
         if held is None:
             raise rules.no_object(f"{bucket}/{key}")
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         values: dict[str, Any] = {
             "mime_type": content_type or held.content_type,
             "size_bytes": held.size,
@@ -151,6 +151,3 @@ class Assets:
 
     async def _at(self, project_id: str, bucket: str, key: str) -> AssetRecord | None:
         return await self._store.read(project_id, lambda scope: media_rows.at(scope, bucket, key))
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)

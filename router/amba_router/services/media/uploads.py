@@ -22,7 +22,7 @@ from amba_router.store.media_rows import AssetRecord, AssetState
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Uploads:
         """
         names.check_size(new.size)
         metadata = names.check_metadata(new.metadata or {})
-        now_ms, id_ = self._now_ms(), entropy.uuid4()
+        now_ms, id_ = time_ms(self._clock), entropy.uuid4()
         expires_s = now_ms // 1000 + int(limits.MEDIA_PUT_S.value)
         record = AssetRecord(
             id=id_,
@@ -145,7 +145,7 @@ class Uploads:
 
     async def _finish(self, project_id: str, record: AssetRecord, held: Held) -> AssetRecord:
         """An asset from here on. Raises `Refused` UPLOAD_NOT_FOUND when it was deleted."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         values = {
             "state": AssetState.COMMITTED,
             "size_bytes": held.size,
@@ -180,7 +180,7 @@ class Uploads:
             await self._own(project_id, bucket, key, user_id)
         usual = limits.MEDIA_PUT_S if method == "PUT" else limits.MEDIA_GET_S
         lasts_s = int(usual.value) if expires_in_s is None else expires_in_s
-        expires_s = self._now_ms() // 1000 + min(lasts_s, limits.MEDIA_EXPIRY.value)
+        expires_s = time_ms(self._clock) // 1000 + min(lasts_s, limits.MEDIA_EXPIRY.value)
         grant = Grant(method, project_id, bucket, key, expires_s, user=user_id or "")
         return self._url_of(grant), expires_s * 1000
 
@@ -280,6 +280,3 @@ class Uploads:
 
     def _url_of(self, grant: Grant) -> str:
         return presigned.url_of(grant, self._origin(), self._keys(grant.project_id))
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)

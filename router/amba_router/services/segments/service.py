@@ -20,7 +20,7 @@ from amba_router.store.scoped import Scoped
 from amba_router.store.segment_rows import SYSTEM, Difference, Segment
 from amba_router.store.user_rows import User
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Segments:
             Refused: INVALID_SEGMENT_RULES, SEGMENT_RULES_TOO_DEEP, CONFLICT (too many).
         """
         group = parse(rules)
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         text = _text(rules)
         new = Segment(entropy.uuid4(), name, description, text, now_ms, now_ms, None)
 
@@ -82,11 +82,11 @@ class Segments:
         group = parse(changed["rules"]) if "rules" in changed else None
         if group is not None:
             changed["rules"] = _text(changed["rules"])
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> Shown:
             if not segment_rows.change(scoped, segment_id, {**changed, "updated_ms": now_ms}):
-                raise no_segment(segment_id)
+                raise faults.no_segment(segment_id)
             if group is not None:
                 _evaluate_few(scoped, segment_id, group, now_ms)
             return _shown(scoped, segment_id, now_ms)
@@ -99,18 +99,18 @@ class Segments:
 
         def work(scoped: Scoped) -> None:
             if not segment_rows.drop(scoped, segment_id):
-                raise no_segment(segment_id)
+                raise faults.no_segment(segment_id)
 
         await self._store.write(project_id, work)
 
     async def get(self, project_id: str, segment_id: str) -> Shown:
         """One. Raises `Refused` SEGMENT_NOT_FOUND."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         return await self._store.read(project_id, lambda s: _shown(s, segment_id, now_ms))
 
     async def list(self, project_id: str) -> list[Shown]:
         """The system's, then the project's own, oldest first."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> list[Shown]:
             counts = segment_rows.stored_counts(scoped)
@@ -128,7 +128,7 @@ class Segments:
         Raises:
             Refused: SEGMENT_NOT_FOUND; CONFLICT: its rules changed meanwhile.
         """
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         shown = await self._store.read(project_id, lambda s: _shown(s, segment_id, now_ms))
         segment = shown.own
         if segment is None:
@@ -168,17 +168,6 @@ class Segments:
             await self._store.write(project_id, work)
         return batch.last
 
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
-
-
-def no_segment(segment_id: str) -> faults.Refused:
-    """For an id that no segment of the project has."""
-    return faults.SEGMENT_NOT_FOUND.refuse(
-        "no such segment; list them to see their ids",
-        {"resource": "segment", "id": segment_id[:64]},
-    )
-
 
 def _text(rules: object) -> str:
     raw = json.encode(rules)
@@ -199,7 +188,7 @@ def _check_same(scoped: Scoped, segment: Segment) -> None:
     """Raises `Refused` when its rules are others by now, or it is gone."""
     now = segment_rows.get(scoped, segment.id)
     if now is None:
-        raise no_segment(segment.id)
+        raise faults.no_segment(segment.id)
     if now.rules != segment.rules:
         raise faults.CONFLICT.refuse("the rules changed meanwhile; evaluate the segment again")
 
@@ -207,7 +196,7 @@ def _check_same(scoped: Scoped, segment: Segment) -> None:
 def _shown(scoped: Scoped, segment_id: str, now_ms: int) -> Shown:
     own = None if segment_id in SYSTEM else segment_rows.get(scoped, segment_id)
     if own is None and segment_id not in SYSTEM:
-        raise no_segment(segment_id)
+        raise faults.no_segment(segment_id)
     return Shown(segment_id, segment_rows.member_count(scoped, segment_id, now_ms), own)
 
 

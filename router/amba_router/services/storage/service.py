@@ -27,7 +27,7 @@ from amba_router.store.records import (
 )
 from amba_router.store.state import State
 from amba_runtime import entropy, limits, wire
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 from amba_runtime.manifest import ProjectId
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class StorageService:
                 version=_new_version(),
                 size=staged.size,
                 etag=computed["md5"],
-                uploaded_ms=self._now_ms(),
+                uploaded_ms=time_ms(self._clock),
                 checksums=computed,
                 metadata=metadata,
             )
@@ -233,7 +233,7 @@ class StorageService:
         rules.check_metadata(metadata)
         upload_id = urlsafe_b64encode(entropy.key_bytes(96)).decode()
         upload = Upload(upload_id, name, metadata, open=True)
-        await (await self._objects()).create_upload(project_id, upload, self._now_ms())
+        await (await self._objects()).create_upload(project_id, upload, time_ms(self._clock))
         return upload_id
 
     async def upload_part(
@@ -279,7 +279,7 @@ class StorageService:
                 version=_new_version(),
                 size=sum(p.segment.size for p in parts),
                 etag=rules.multipart_etag(parts),
-                uploaded_ms=self._now_ms(),
+                uploaded_ms=time_ms(self._clock),
                 checksums={},
                 metadata=upload.metadata,
             )
@@ -293,9 +293,6 @@ class StorageService:
         await (await self._objects()).abort_upload(
             project_id, name, upload_id, admit=rules.admit_abort
         )
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
 
 
 def _new_version() -> str:

@@ -12,7 +12,7 @@ from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_router.store.user_rows import NewUser
 from amba_runtime import limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 
 class Register:
@@ -46,5 +46,5 @@ class Register:
         if user_rows.exists(scoped, user_id):
             return  # a request beside this one was first
         room(scoped)
-        new = NewUser(user_id, int(self._clock.time_s() * 1000), rules.display_name())
+        new = NewUser(user_id, time_ms(self._clock), rules.display_name())
         user_rows.add(scoped, new)

@@ -14,7 +14,7 @@ from amba_router.services.users.models import (
     EndUserEventList,
     EndUserList,
 )
-from amba_router.services.users.service import Users, no_user
+from amba_router.services.users.service import Users
 from amba_router.services.users.wire import end_user
 from amba_runtime import limits
 
@@ -105,7 +105,7 @@ class _Admin:
         user_id = asked.path["user_id"]
         user = await self._users.get(project_of(asked).id, user_id)
         if user is None:
-            raise no_user(user_id)
+            raise faults.no_user(user_id)
         shown = end_user(user)
         fields = {name: getattr(shown, name) for name in shown.__struct_fields__}
         detail = EndUserDetail(**fields, streaks=[], entitlements=[])

@@ -8,9 +8,8 @@ import msgspec
 
 from amba_router.api import faults
 from amba_router.api.asked import iso_ms, project_of
-from amba_router.api.callers import SESSION_MISSING
 from amba_router.api.operations import Answer, Asked, Auth, Operation, Reads
-from amba_router.headers import AS_USER, TIMEZONE
+from amba_router.headers import TIMEZONE
 from amba_router.services.users.models import (
     EndUserAnswer,
     ForgetPushToken,
@@ -89,7 +88,7 @@ class _Me:
 
     async def show(self, asked: Asked) -> Answer:
         zone = asked.header(TIMEZONE) or asked.header(_TIME_ZONE)
-        return _shown(await self._users.me(project_of(asked).id, _user(asked), zone))
+        return _shown(await self._users.me(project_of(asked).id, asked.user_id, zone))
 
     async def update(self, asked: Asked) -> Answer:
         body: UpdateMe = asked.body
@@ -100,13 +99,13 @@ class _Me:
         }
         if "properties" in given:
             given["properties"] = _json(given["properties"])
-        return _shown(await self._users.change(project_of(asked).id, _user(asked), given))
+        return _shown(await self._users.change(project_of(asked).id, asked.user_id, given))
 
     async def register(self, asked: Asked) -> Answer:
         body: RegisterPushToken = asked.body
         device, is_new = await self._users.register_device(
             project_of(asked).id,
-            _user(asked),
+            asked.user_id,
             body.token,
             platform=body.platform,
             provider=body.provider,
@@ -124,15 +123,8 @@ class _Me:
 
     async def forget(self, asked: Asked) -> Answer:
         body: ForgetPushToken = asked.body
-        had = await self._users.forget_device(project_of(asked).id, _user(asked), body.token)
+        had = await self._users.forget_device(project_of(asked).id, asked.user_id, body.token)
         return Answer(200, ForgottenPushTokenAnswer(ForgottenPushToken(had)))
-
-
-def _user(asked: Asked) -> str:
-    """Whose session it is; a server key alone is nobody (contract F, H-9)."""
-    if not asked.user_id:
-        raise faults.UNAUTHORIZED.refuse(f"{SESSION_MISSING}; or name a user in {AS_USER.decode()}")
-    return asked.user_id
 
 
 def _shown(user: User | None) -> Answer:

@@ -16,7 +16,7 @@ from amba_router.store.push_rows import PushToken
 from amba_router.store.scoped import Scoped
 from amba_router.store.user_rows import User
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 PROVIDERS = {"ios": "apns", "android": "fcm"}
 """Source: contract E.14 (provider derived from the platform)."""
@@ -76,16 +76,13 @@ class Users:
         self, project_id: str, *, search: str, segment_id: str | None, offset: int, limit: int
     ) -> tuple[list[User], int]:
         """Newest active first, and how many there are. Raises `Refused` SEGMENT_NOT_FOUND."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
 
         def work(scoped: Scoped) -> tuple[list[User], int]:
             within = None
             if segment_id is not None:
                 if not segment_rows.known(scoped, segment_id):
-                    raise faults.SEGMENT_NOT_FOUND.refuse(
-                        "no such segment; list them to see their ids",
-                        {"resource": "segment", "id": segment_id[:64]},
-                    )
+                    raise faults.no_segment(segment_id)
                 within = segment_rows.members_where(scoped, segment_id, now_ms)
             return user_rows.page(scoped, search=search, within=within, offset=offset, limit=limit)
 
@@ -108,7 +105,7 @@ class Users:
 
         def work(scoped: Scoped) -> tuple[list[EventRecord], bool]:
             if not user_rows.exists(scoped, user_id):
-                raise no_user(user_id)
+                raise faults.no_user(user_id)
             wanted = Wanted(least_ms, user_id=user_id, before=before)
             return event_rows.page(scoped, wanted, limit)
 
@@ -145,7 +142,7 @@ class Users:
                 f"{named} is reached by {derived}, not {provider}; leave provider out",
                 {"field": "$.provider"},
             )
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         new = PushToken(entropy.uuid4(), user_id, token, named, derived, bundle_id, now_ms, now_ms)
         return await self._store.write(project_id, lambda s: push_rows.register(s, new))
 
@@ -158,13 +155,3 @@ class Users:
         start_s = self._clock.monotonic_s()
         await self._store.read(project_id, lambda s: user_rows.exists(s, ""))
         return round((self._clock.monotonic_s() - start_s) * 1000)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
-
-
-def no_user(user_id: str) -> faults.Refused:
-    """For an id that no user of the project has."""
-    return faults.USER_NOT_FOUND.refuse(
-        "this project has no such user", {"resource": "user", "id": user_id[:64]}
-    )

@@ -22,7 +22,7 @@ from amba_router.store.refresh_rows import RefreshToken
 from amba_router.store.scoped import Scoped
 from amba_router.store.user_rows import NewUser, User
 from amba_runtime import entropy, limits
-from amba_runtime.clock import Clock
+from amba_runtime.clock import Clock, time_ms
 
 if TYPE_CHECKING:
     from amba_router.api.callers import Directory
@@ -70,7 +70,7 @@ class SignIn:
             project_id,
             NewUser(
                 id=entropy.uuid4(),
-                now_ms=self._now_ms(),
+                now_ms=time_ms(self._clock),
                 display_name=rules.display_name(),
                 anonymous_id=entropy.uuid4(),
                 auth_providers=("anonymous",),
@@ -106,7 +106,7 @@ class SignIn:
             project_id,
             NewUser(
                 id=entropy.uuid4(),
-                now_ms=self._now_ms(),
+                now_ms=time_ms(self._clock),
                 display_name=rules.display_name(),
                 email=email.strip(),
                 email_key=key,
@@ -132,11 +132,11 @@ class SignIn:
         if found is None or not good:
             raise _wrong()
         still()
-        user_id, now_ms = found.user_id, self._now_ms()
+        user_id, now_ms = found.user_id, time_ms(self._clock)
         tokens = self._mint(project_id, user_id, found.anonymous_id, entropy.uuid4())
 
         def work(scoped: Scoped) -> User:
-            user_rows.seen(scoped, user_id, now_ms)
+            user_rows.seen(scoped, [user_id], now_ms)
             user = user_rows.get(scoped, user_id)
             if user is None:
                 raise _wrong()  # gone while the password was worked on, with the project
@@ -151,7 +151,7 @@ class SignIn:
         Raises:
             Refused: INVALID_TOKEN.
         """
-        digest, now_ms = _digest(token), self._now_ms()
+        digest, now_ms = _digest(token), time_ms(self._clock)
 
         def look(scoped: Scoped) -> tuple[RefreshToken, User] | None:
             old = refresh_rows.get(scoped, digest, now_ms)
@@ -171,7 +171,7 @@ class SignIn:
             if not refresh_rows.use(scoped, old, now_ms):
                 return _Ended.USED
             refresh_rows.add(scoped, kept)
-            user_rows.seen(scoped, user.id, now_ms)
+            user_rows.seen(scoped, [user.id], now_ms)
             return None
 
         ended = await self._store.write(project_id, work)
@@ -185,7 +185,7 @@ class SignIn:
 
     async def log_out(self, project_id: str, token: str) -> None:
         """The sign-in that a refresh token is of has ended; an unknown one changes nothing."""
-        digest, now_ms = _digest(token), self._now_ms()
+        digest, now_ms = _digest(token), time_ms(self._clock)
 
         def work(scoped: Scoped) -> None:
             found = refresh_rows.get(scoped, digest, now_ms)
@@ -217,16 +217,13 @@ class SignIn:
         self, project_id: str, user_id: str, anonymous_id: str | None, family: str
     ) -> tuple[Tokens, RefreshToken]:
         """The tokens, and what is kept of the second."""
-        now_ms = self._now_ms()
+        now_ms = time_ms(self._clock)
         session = self._directory.mint_session(project_id, user_id, anonymous_id=anonymous_id)
         refresh = self._directory.mint_refresh(
             project_id, user_id, anonymous_id=anonymous_id, session_id=family
         )
         kept = RefreshToken(_digest(refresh), user_id, family, now_ms, now_ms + REFRESH_S * 1000)
         return Tokens(session, refresh), kept
-
-    def _now_ms(self) -> int:
-        return int(self._clock.time_s() * 1000)
 
 
 def room(scoped: Scoped) -> None:

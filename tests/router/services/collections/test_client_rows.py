@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tests.router.services.collections.desk import Desk, asked, at_desk, column
+
+from amba_router.api.operations import Asked
+from amba_router.services.collections.building import EVERYONE, Scope
+from amba_router.services.collections.row_routes import place_of
+from amba_router.store.control_records import ProjectRecord
+from amba_runtime.manifest import DeveloperId, ProjectId
 
 NOT_FOUND = (404, "ROW_NOT_FOUND")
 
@@ -183,6 +190,18 @@ def test_a_server_key_that_names_no_user_is_nobody(tmp_path: Path) -> None:
         assert (await desk.trusted("POST", "/posts", {"t": "b"})).said == (401, "UNAUTHORIZED")
 
     at_desk(tmp_path, work)
+
+
+def test_on_the_client_plane_nobody_is_everybody() -> None:
+    """Whatever let a request in without a user: its scope is that of nobody, not of all rows."""
+    project = ProjectRecord(
+        ProjectId("p"), "p", "p", "all", "development", None, DeveloperId("d"), storage=True,
+        created_ms=0,
+    )  # fmt: skip
+    visitor = Asked({"name": "posts"}, {}, None, project, None, None, lambda: None)
+    assert place_of(visitor)[2] == Scope("", visitor.as_user)
+    admin = replace(visitor, path={"project_id": "p", "name": "posts"})
+    assert place_of(admin)[2] == EVERYONE
 
 
 def test_a_public_collection_is_read_by_every_session(tmp_path: Path) -> None:

@@ -244,8 +244,8 @@ def test_the_segments_of_the_system(tmp_path: Path) -> None:
                 for user, ago_ms in seen.items():
                     user_rows.add(scoped, NewUser(user, now_ms - ago_ms))
                 user_rows.add(scoped, NewUser("back", now_ms - 40 * DAY_MS))
-                user_rows.seen(scoped, "back", now_ms)
-                user_rows.seen(scoped, "back", now_ms - 1)  # never back in time
+                user_rows.seen(scoped, ["back"], now_ms)
+                user_rows.seen(scoped, ["back"], now_ms - 1)  # never back in time
 
             await lab.store.write(lab.id, work)
             everybody = sorted([*seen, "back"])
