@@ -607,6 +607,9 @@ SEGMENT_RULES_BYTES = Limit(64 * KIB, "bytes", "of a segment's rules, as JSON", 
 SEGMENT_CONDITIONS = Limit(100, "conditions", "of one segment", "ours")
 SEGMENT_BATCH = Limit(1000, "users", "evaluated in one transaction", "ours")
 SEGMENTS_EVERY_S = Deadline(900.0, "between evaluations of all segments", "contract E.13")
+# --- schedules and queues ---
+_CF_QUEUES = "reliability.md 2.3; Cloudflare Queues"
+EVENT_MS = Limit(900_000, "ms", "one delivery to `scheduled` or `queue`, at most", _CF_QUEUES)
 # --- snapshots of a state directory ---
 SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ours")
 SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")

@@ -10,9 +10,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection
 
-from amba_router.store.migrations import v2, v3
+from amba_router.store.migrations import v2, v3, v4
 
-STEPS = {2: v2.upgrade, 3: v3.upgrade}
+STEPS = {2: v2.upgrade, 3: v3.upgrade, 4: v4.upgrade}
 """Version to the step that leads to it from the one before."""
 
 
