@@ -160,7 +160,7 @@ def run(folder: Path, *, rounds: int = 100, messages: int = 50_000, seed: int = 
             senders.resume()
         _drain(state, senders)
         sleep(1)  # whatever would still come
-        dead = _count(state, "dead_ms IS NOT NULL")
+        _, dead = counts(state)
     collector.close()
     lost = senders.ids - collector.seen.keys()
     twice = sum(times - 1 for times in collector.seen.values())
@@ -195,7 +195,7 @@ def _shop(node: NodeProcess, collector: Collector) -> str:
 
 def _drain(state: Path, senders: Senders) -> None:
     until = monotonic() + DRAIN_S
-    while not senders.done or _count(state, "dead_ms IS NULL"):
+    while not senders.done or counts(state)[0]:
         if monotonic() > until:
             raise DrillError(f"after {DRAIN_S:.0f} s messages still wait")
         sleep(0.2)
@@ -207,6 +207,9 @@ def _kept(state: Path) -> set[str]:
         return {str(row[0]) for row in plain.execute("SELECT id FROM queue_jobs")}
 
 
-def _count(state: Path, where: str) -> int:
+def counts(state: Path) -> tuple[int, int]:
+    """Messages that are still to be delivered, and dead letters."""
+    query = "SELECT dead_ms IS NOT NULL, count(*) FROM queue_jobs GROUP BY 1"
     with closing(sqlite3.connect(state / "amba.db", timeout=10)) as plain:
-        return int(plain.execute(f"SELECT count(*) FROM queue_jobs WHERE {where}").fetchone()[0])
+        found = {int(dead): int(count) for dead, count in plain.execute(query)}
+    return found.get(0, 0), found.get(1, 0)

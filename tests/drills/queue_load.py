@@ -1,18 +1,17 @@
-"""Issue 6, line 5: messages of 1 KiB from a sender's request to the end of a real `queue()` handler."""
+"""Issue 6, line 5: messages of 1 KiB, from the request to the end of a real `queue()` handler."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
 from tests.drills.figures import Figure, at_least, at_most, quantile
 from tests.drills.nodes import DrillError, NodeProcess, create_project, deploy
+from tests.drills.queue_kills import counts
 from tests.drills.rows import fsync_ms
 
 SENT = 300
@@ -46,11 +45,11 @@ def run(folder: Path) -> list[Figure]:
         _drain(state)
         began = monotonic()
         rate = _many(node, path, body)
-        behind = _waiting(state)
+        behind = counts(state)[0]
         _drain(state)
         took_s = monotonic() - began
         done = rate * FOR_S
-        dead = _count(state, "dead_ms IS NOT NULL")
+        _, dead = counts(state)
     p50_ms = quantile(alone, 0.5) * 1000
     over_ms = p50_ms - disk_ms
     return [
@@ -100,16 +99,7 @@ def _headers(node: NodeProcess) -> dict[str, str]:
 
 def _drain(state: Path) -> None:
     until = monotonic() + DRAIN_S
-    while _waiting(state):
+    while counts(state)[0]:
         if monotonic() > until:
             raise DrillError(f"after {DRAIN_S:.0f} s messages still wait")
         sleep(0.02)
-
-
-def _waiting(state: Path) -> int:
-    return _count(state, "dead_ms IS NULL")
-
-
-def _count(state: Path, where: str) -> int:
-    with closing(sqlite3.connect(state / "amba.db", timeout=10)) as plain:
-        return int(plain.execute(f"SELECT count(*) FROM queue_jobs WHERE {where}").fetchone()[0])
