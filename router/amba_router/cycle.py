@@ -104,6 +104,7 @@ class Cycle(RequestResponseCycle):
         if not self.response_started and not self.disconnected:
             await self.send_500_response()
         self.on_response = _nothing
+        self._untie()
 
     def break_off(self) -> None:
         """End the connection in the middle of the answer, so that nobody takes it for whole."""
@@ -158,7 +159,12 @@ class Cycle(RequestResponseCycle):
             return False
         self._start(status, headers)
         self._continue(body, more=False)
+        self._untie()
         return not self.disconnected
+
+    def _untie(self) -> None:
+        """Nobody needs `whole` any more: without it, what is left is no work for the collector."""
+        self.scope["extensions"].clear()
 
     def _continue(self, body: bytes, *, more: bool) -> None:
         if not self.response_started or self.response_complete:

@@ -61,6 +61,7 @@ class EdgeProtocol(PatientProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._progress = False
         self._host = b""
+        self._read_bytes = 0  # since a head ended, with the piece that it ended in
         self._dropped_bytes = 0
         self._refusal: Problem | None = None
         self._closed_to_input = False
@@ -82,23 +83,13 @@ class EdgeProtocol(PatientProtocol):
             if self._dropped_bytes > limits.EDGE_LINGER_BYTES.value:
                 self.transport.abort()
             return
-        most = limits.EDGE_SLICE.value
-        if len(data) <= most or (self._stage == BODY and not self._is_chunked()):
-            self._feed(data)
+        size = len(data)
+        if size > limits.EDGE_SLICE.value and (
+            self._stage != BODY or any(name == b"transfer-encoding" for name, _ in self.headers)
+        ):
+            self._feed_slices(data)
             return
-        # what lies between two pieces of a body is measured, however large the reads are
-        for at in range(0, len(data), most):
-            if self._socket is not None:
-                self._socket.data_received(data[at:])
-                return
-            if self._closed_to_input:
-                return
-            self._feed(data[at : at + most])
-
-    def _is_chunked(self) -> bool:
-        return any(name == b"transfer-encoding" for name, _ in self.headers)
-
-    def _feed(self, data: bytes) -> None:
+        self._read_bytes += size
         self._progress = False
         try:
             self.parser.feed_data(data)
@@ -111,20 +102,28 @@ class EdgeProtocol(PatientProtocol):
                 self._read_on(self._replayed + data[int(stop.args[0]) :])
         if self._progress:
             self._unfinished_bytes = 0
+            self._read_bytes = size  # the next head may have begun in this piece
             if self._stage:
                 self._await_more()
             return
-        self._unfinished_bytes += len(data)
+        self._unfinished_bytes += size
         if self._stage:
             self._await_more()
-        most = (
-            limits.EDGE_SLICE.value
-            if self._stage == BODY
-            else limits.EDGE_HEAD.value + limits.EDGE_TARGET.value
-        )
+        most = limits.EDGE_SLICE.value
+        if self._stage != BODY:
+            most = limits.EDGE_HEAD.value + limits.EDGE_TARGET.value
         if self._unfinished_bytes > most and not self._closed_to_input:
             self._refusal = HEAD_TOO_LARGE
             self.send_400_response("")
+
+    def _feed_slices(self, data: bytes) -> None:
+        """What lies between two pieces of a body is measured, however large the reads are."""
+        most = limits.EDGE_SLICE.value
+        for at in range(0, len(data), most):
+            if self._socket is not None:
+                self._socket.data_received(data[at:])
+                return
+            self.data_received(data[at : at + most])
 
     def _read_on(self, data: bytes) -> None:
         """Ignore an upgrade to anything but WebSocket, as a server may (RFC 9110 section 7.8).
@@ -180,7 +179,7 @@ class EdgeProtocol(PatientProtocol):
         self._progress = True
         parser: Any = self.parser  # gone only once the connection is
         version: str = parser.get_http_version()
-        judged = judge(version, self.url, self.headers, self._host)
+        judged = judge(version, self.url, self.headers, self._host, read=self._read_bytes)
         if isinstance(judged, Problem):
             self._refuse(judged)
         self._host = judged

@@ -119,11 +119,12 @@ class RemoteConnection(wire.Connection):
         if self.status != 101:
             super().on_message_complete()
 
-    def data_received(self, data: bytes | memoryview) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
         if not self._upgraded and not self.wants_upgrade:
-            super().data_received(data)
+            super().buffer_updated(nbytes)
             return
         assert self._inbox is not None
+        data = self._owner.view[:nbytes]
         if not self._upgraded and self._parser is not None:
             try:
                 self._parser.feed_data(data)

@@ -21,6 +21,9 @@ _ORIGIN = re.compile(
 _NULL = "null"
 _SAFE = (b"GET", b"HEAD")
 
+TELLING = frozenset((b"origin", b"sec-fetch-site"))
+"""A request with none of these is no browser's, as far as anybody can tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:

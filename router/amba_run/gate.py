@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from amba_router.asgi import App, Receive, Scope, Send
 from amba_router.hosts import Hosts, Plane
-from amba_router.pages import Pages
+from amba_router.pages import TELLING, Pages
 from amba_router.problem import BAD_HOST, MISDIRECTED, Problem, over_websocket
 from amba_router.relay import Whole
 from amba_runtime import limits
@@ -92,10 +92,12 @@ class PageGuard:
 
     def offer(self, scope: Scope, whole: Whole, promote: Callable[[App], None]) -> bool:
         """The short way of the app behind: see `Dispatcher.offer`."""
-        refused = self._pages.refuses(scope["headers"], method=scope["method"], kind="http")
-        if refused or self._offer is None:
-            return False
-        return self._offer(scope, whole, promote)
+        for name, _ in scope["headers"]:
+            if name in TELLING:
+                if self._pages.refuses(scope["headers"], method=scope["method"], kind="http"):
+                    return False
+                break
+        return self._offer is not None and self._offer(scope, whole, promote)
 
     def _refuses(self, scope: Scope) -> str:
         return self._pages.refuses(

@@ -912,6 +912,30 @@ def test_an_idle_connection_has_its_time(run: Run) -> None:
     run(body)
 
 
+def test_what_a_busy_moment_opened_is_closed_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No idle connection outlives its time, though nobody asks for one: it is a file of ours."""
+    monkeypatch.setattr(limits, "WIRE_IDLE_S", limits.Deadline(0.05, "idle", "this test"))
+
+    async def body(bench: Bench) -> None:
+        await bench.serve(echo)
+        client = bench.client()
+        busy = [await client.acquire() for _ in range(20)]
+        for connection in busy:
+            client.put(connection)
+        while not all(connection.lost for connection in busy):  # within the time that `run` has
+            await asyncio.sleep(0.01)
+        client.put(await client.acquire())  # another moment has a look of its own
+        again = client.idle()
+        assert again is not None
+        client.put(again)
+        while not again.lost:
+            await asyncio.sleep(0.01)
+
+    run(body)
+
+
 def test_few_idle_connections_are_kept(run: Run) -> None:
     """Above `WIRE_IDLE_CONNECTIONS` they are closed; after `close` none is kept."""
 

@@ -202,8 +202,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         fd: int = self._transport.get_extra_info("socket").fileno()
         with contextlib.suppress(OSError):
-            while data := os.read(fd, limits.WIRE_BUFFER.value):
-                self.data_received(data)
+            while count := os.readv(fd, [self._owner.buffer]):
+                self.buffer_updated(count)
 
     def pause_writing(self) -> None:
         self._flow.pause()
@@ -216,21 +216,18 @@ class Connection(asyncio.BufferedProtocol):
         return self._owner.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self._owner.view[:nbytes])
-
-    def data_received(self, data: bytes | memoryview) -> None:
         parser = self._parser
         if parser is None or not self._asked:  # nobody asked: it must not answer the next one
             self.abort()
             return
         try:
-            parser.feed_data(data)
+            parser.feed_data(self._owner.view[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"the engine's answer is not HTTP: {error}")
             self.abort()
             return
         if self.status == 0:
-            self._head_bytes += len(data)
+            self._head_bytes += nbytes
             if self._head_bytes > limits.WIRE_HEAD.value:
                 self._fail(f"the head of the answer passes {limits.WIRE_HEAD.value} bytes")
                 self.abort()
@@ -297,6 +294,7 @@ class Client:
         self.path = path
         self.loop = loop
         self._idle: list[Connection] = []
+        self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self.buffer = bytearray(limits.WIRE_READ.value)
         self.view = memoryview(self.buffer)
@@ -336,6 +334,19 @@ class Client:
             return
         connection.idle_since_s = self.loop.time()
         self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(limits.WIRE_IDLE_S.value, self._close_stale)
+
+    def _close_stale(self) -> None:
+        """Connections of a busy moment are files of ours: they do not outlive it by much."""
+        horizon = self.loop.time() - limits.WIRE_IDLE_S.value
+        fresh = [one for one in self._idle if one.idle_since_s > horizon]
+        stale = [one for one in self._idle if one.idle_since_s <= horizon]
+        self._idle, self._sweep = fresh, None
+        for connection in stale:
+            connection.close_idle()
+        if fresh:
+            self._sweep = self.loop.call_later(limits.WIRE_IDLE_S.value, self._close_stale)
 
     def forget(self, connection: Connection) -> None:
         """The connection was lost: it leaves the idle list at once."""
@@ -345,6 +356,8 @@ class Client:
     def close(self) -> None:
         """Close the idle connections; those in use end with their exchange. Idempotent."""
         self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close_idle()
