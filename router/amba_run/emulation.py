@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from amba_router.api.operations import Operation, Part
 from amba_router.services.storage.service import StorageService
@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     from amba_router.api.callers import Directory
     from amba_router.services.ai.service import AiService
     from amba_router.services.ai.upstream import Upstream
+    from amba_router.services.queues.service import Functions, Pump
     from amba_router.services.segments.rounds import Rounds
     from amba_router.services.users.register import Register
     from amba_router.services.users.sign_in import SignIn
     from amba_run.addresses import Reach
+
+
+class Fires(Protocol):
+    """What services need of the trigger layer; `triggering.Triggers` has it."""
+
+    @property
+    def functions(self) -> Functions: ...
+    @property
+    def queues(self) -> Pump: ...
 
 
 class Emulation:
@@ -37,6 +47,7 @@ class Emulation:
         states: where all of it is kept.
         storage: the objects of all projects.
         directory: mints sessions.
+        triggers: what makes events reach functions.
         reach: how the server is reached, asked anew each time: see `Media`.
         ai_fixtures: a folder with recorded replies of prompts; None has none.
         ai_upstream: asks real AI providers; None is the one that does.
@@ -49,6 +60,7 @@ class Emulation:
         directory: Directory,
         clock: Clock,
         *,
+        triggers: Fires,
         reach: Callable[[], Reach] | None = None,
         ai_fixtures: Path | None = None,
         ai_upstream: Upstream | None = None,
@@ -58,6 +70,7 @@ class Emulation:
         self._storage = storage
         self._directory = directory
         self._clock = clock
+        self._triggers = triggers
         self._media = Media(states, storage, directory, clock, reach=reach)
         self._ai_fixtures = ai_fixtures
         self._ai_upstream = ai_upstream
@@ -79,6 +92,7 @@ class Emulation:
             self._email,
             self._media.operations,
             self._ai,
+            self._queues,
         )
 
     def _users(self) -> Iterable[Operation]:
@@ -156,6 +170,15 @@ class Emulation:
                 upstream=self._ai_upstream or Providers(self._clock),
             )
         return self._ai_service
+
+    def _queues(self) -> Iterable[Operation]:
+        from amba_router.services.queues import routes
+        from amba_router.services.queues.service import QueueService
+
+        fires = self._triggers
+        return routes.operations(
+            QueueService(self._store, fires.functions, fires.queues, self._clock)
+        )
 
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
