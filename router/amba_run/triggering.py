@@ -75,6 +75,11 @@ class Triggers:
             )
         return self._queues
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is something to take up: an earlier run, or this one, kept something."""
+        return (self._states.path / DATABASE).exists()
+
     def open(self) -> None:
         """In the background, take up what an earlier run left; nothing where there was none."""
         if (self._states.path / DATABASE).exists():

@@ -295,6 +295,10 @@ API_ANSWER_BYTES = Limit(64 * MIB, "bytes", "one answer of a control plane", "ou
 API_ANSWER_S = Deadline(60.0, "a control plane answers", "ours")
 API_PAGE = Limit(200, "rows", "asked for in one page of a list", "contract E.5 (CLI)")
 API_ROWS = Limit(10_000, "rows", "of one list that a command prints", "ours")
+TRIGGER_DATA_BYTES = Limit(8 * MIB, "bytes", "one --data of a message, before it is sent", "ours")
+PAYLOAD_SHOWN_CHARS = Limit(200, "characters", "of a message that queues peek shows", "ours")
+TRIGGERS_TOLD = Limit(20, "lines", "of schedules and queues that dev tells at once", "ours")
+QUEUE_TALK_S = Deadline(1.0, "from a change of a queue until dev looks how deep it is", "ours")
 LOGS_POLL_S = Deadline(1.0, "between two looks of functions logs --follow", "contract D.5: 3 s")
 LOGS_PAGE = Limit(1000, "events", "of one answer with logs", "contract D.5")
 
