@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from amba_router.api import faults
 from amba_router.asgi import App, Receive, Scope, Send
@@ -37,10 +37,22 @@ class Metrics:
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._sum_s = 0.0
         self._gauges: list[tuple[str, str, str, Callable[[], float]]] = []
+        self._families: list[tuple[str, str, str, str, Callable[[], Mapping[str, float]]]] = []
 
     def gauge(self, name: str, kind: str, help_: str, value: Callable[[], float]) -> None:
         """Something that is read when asked for. Args: kind: `gauge` or `counter`."""
         self._gauges.append((name, kind, help_, value))
+
+    def family(
+        self,
+        name: str,
+        kind: str,
+        help_: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """The same with one label. Args: values: by label; few, and none that a user chooses."""
+        self._families.append((name, kind, help_, label, values))
 
     def batch(self, told: Sequence[Invocation]) -> None:
         """A listener of the journal."""
@@ -79,6 +91,9 @@ class Metrics:
             lines.append(f'{name}{{limit="{limit}"}} {count}')
         for series, kind, help_, value in self._gauges:
             lines += [*_head(series, kind, help_), f"{series} {value():g}"]
+        for series, kind, help_, label, values in self._families:
+            lines += _head(series, kind, help_)
+            lines += [f'{series}{{{label}="{k}"}} {v:g}' for k, v in sorted(values().items())]
         return "\n".join(lines) + "\n"
 
 

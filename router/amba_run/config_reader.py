@@ -58,8 +58,6 @@ _PROJECT_KEYS = (
 _FUNCTION_KEYS = ("entry", "rate_limit", "schedules", "engine", "limits", "egress")
 _WINDOW = re.compile(r"([0-9]{1,9})([smh])\Z")
 _WINDOW_S = {"s": 1, "m": 60, "h": 3600}
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*,/-]{1,64}\Z")
-_TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,3}\Z")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _TARGET = re.compile(rf"({_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\]):([0-9]{{1,5}})\Z")
 
@@ -109,7 +107,7 @@ class ConfigReader:
             place=self.place(path),
             entry=self.take(table, path, "entry", self.entry, None),
             rate_limit=self.take(table, path, "rate_limit", self.rate_limit, None),
-            schedules=self.take(table, path, "schedules", self.schedules, ()),
+            schedules=self.take(table, path, "schedules", self.schedules, None),
             engine=self.take(table, path, "engine", self.engine, EngineChoice.AUTO),
             limits=self.take(table, path, "limits", self.limits, NOTHING_SET),
             egress=self.take(table, path, "egress", self.egress_rules, None),
@@ -229,28 +227,9 @@ class ConfigReader:
         return value
 
     def schedules(self, path: KeyPath, value: object) -> tuple[Schedule, ...]:
-        return self.array(path, value, self.schedule)
+        from .config_schedules import read_schedule
 
-    def schedule(self, path: KeyPath, value: object) -> Schedule | None:
-        if isinstance(value, str):
-            value = {"cron": value}
-        table = self.table(path, value, ("cron", "timezone"), required=("cron",))
-        cron = self.take(table, path, "cron", self.cron, None)
-        timezone = self.take(
-            table,
-            path,
-            "timezone",
-            lambda p, v: self.matching(p, v, _TIMEZONE, 'an IANA zone such as "Europe/Berlin"'),
-            "UTC",
-        )
-        return Schedule(cron, timezone) if cron is not None and timezone is not None else None
-
-    def cron(self, path: KeyPath, value: object) -> str | None:
-        fields = value.split() if isinstance(value, str) else []
-        if len(fields) != 5 or not all(_CRON_FIELD.match(part) for part in fields):
-            self.wrong(path, 'five cron fields such as "*/5 * * * *"', value)
-            return None
-        return " ".join(fields)
+        return self.array(path, value, lambda p, v: read_schedule(self, p, v))
 
     def status(self, path: KeyPath, value: object) -> str:
         if value not in ("active", "paused"):

@@ -50,10 +50,11 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Five cron fields and an IANA zone; only their shape is checked here. Source: D.6."""
+    """Five cron fields and an IANA zone, checked. `missed`: `skip`, `run_once`. Source: D.6."""
 
     cron: str
     timezone: str = "UTC"
+    missed: str = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class FunctionConfig:
     Attributes:
         entry: as written, relative to the folder; None for a function found in PATH.
         limits: only what is set here; `ProjectConfig.limits_for` has what is in force.
+        schedules: None where the file says nothing of them.
         egress: what it may reach at most, and its secrets that stay outside; None rules nothing.
         place: `amba.toml:12`, for messages.
     """
@@ -87,7 +89,7 @@ class FunctionConfig:
     place: str
     entry: str | None = None
     rate_limit: RateLimit | None = None
-    schedules: tuple[Schedule, ...] = ()
+    schedules: tuple[Schedule, ...] | None = None
     engine: EngineChoice = EngineChoice.AUTO
     limits: Mapping[str, int] = field(default_factory=lambda: NOTHING_SET)
     egress: EgressRules | None = None

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from amba_router.store.state import State
     from amba_run.addresses import Reach
     from amba_run.seeding import Seeder
+    from amba_run.triggering import Triggers
 
 
 class DevApi:
@@ -64,10 +65,12 @@ class DevApi:
         self._emulation: Emulation | None = None
         self._api: Api | None = None
 
-    def open(self, storage: StorageService, reach: Callable[[], Reach]) -> None:
+    def open(self, storage: StorageService, triggers: Triggers, reach: Callable[[], Reach]) -> None:
         """Answer from here on. Args: reach: how the server is reached, once it listens."""
         directory = Directory(self._snapshot(), self._clock)
-        self._emulation = Emulation(self.states, storage, directory, self._clock, reach=reach)
+        self._emulation = Emulation(
+            self.states, storage, directory, self._clock, triggers=triggers, reach=reach
+        )
         self._api = Api(
             self._emulation.parts(),
             directory,

@@ -19,6 +19,7 @@ from amba_run.dev_reload import Reloads, worded
 from amba_run.node import Node
 from amba_run.report import Reporter
 from amba_run.secrets_files import SECRETS_FILES
+from amba_run.triggering import Triggers
 from amba_run.watcher import Watcher
 from amba_runtime import limits
 from amba_runtime.background import Background
@@ -30,10 +31,18 @@ class Changes:
     """Keeps a folder's functions what their files are. `begin` once, `watch` if asked, `close`."""
 
     def __init__(
-        self, folder: Folder, node: Node, *, esbuild: Esbuild, clock: Clock, say: Reporter
+        self,
+        folder: Folder,
+        node: Node,
+        triggers: Triggers,
+        *,
+        esbuild: Esbuild,
+        clock: Clock,
+        say: Reporter,
     ) -> None:
         self._folder = folder
         self._node = node
+        self._triggers = triggers
         self._clock = clock
         self._say = say
         self.reloads = Reloads(
@@ -48,6 +57,14 @@ class Changes:
         """Make every function that the folder holds, for the first time."""
         functions = self._folder.functions.values()
         await asyncio.gather(*[self._update(f, reload=False) for f in functions])
+
+    def declare(self, project: Project) -> None:
+        """The schedules that the settings have, and no others of theirs."""
+        lines = {
+            name: [(s.cron, s.timezone, s.missed) for s in function.schedules or ()]
+            for name, function in self._folder.config.functions.items()
+        }
+        self._triggers.declare(project.id, lines)
 
     def watch(self, project: Project) -> None:
         """Look for changes from here on."""
@@ -146,6 +163,7 @@ class Changes:
             self._say.warn("the project's slug and [egress] allow take effect at the next start")
         if before.seed != now.seed:
             self._say.warn("[seed] takes effect at the next start")
+        self.declare(project)
         await self._rediscover(project)
         await asyncio.gather(*[self._update(f) for f in folder.functions.values()])
 

@@ -35,6 +35,7 @@ from amba_run.hosting import Hosting
 from amba_run.node import Node
 from amba_run.node_report import NodeJson, NodeReporter
 from amba_run.serve import Listener, bind
+from amba_run.triggering import Triggers
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
@@ -150,15 +151,23 @@ class NodeServer:
         self._check_alone(snapshot)
         hosting.restore(snapshot)
         directory = Directory(snapshot, self._clock)
+        triggers = api.triggers = Triggers(node.projects, node.journal, states, self._clock)
+        _count_schedules(hosting.metrics, triggers)
         api.plane = plane = ControlPlane(
             store=store,
             host=hosting,
             logs=hosting.logs,
             directory=directory,
             clock=self._clock,
+            timetable=triggers.declared,
         )
         api.emulation = emulation = Emulation(
-            states, node.storage, directory, self._clock, reach=lambda: node.reach
+            states,
+            node.storage,
+            directory,
+            self._clock,
+            triggers=triggers,
+            reach=lambda: node.reach,
         )
         api.app = Api(
             (plane.operations, *emulation.parts()),
@@ -169,6 +178,7 @@ class NodeServer:
         )
         await pool.open()
         await node.listen()
+        triggers.open()
         self._announce(node, pat)
         if pat is not None and await asyncio.to_thread(self._say.told):
             await store.first_pat_told()
@@ -205,6 +215,8 @@ class NodeServer:
         self, node: Node, hosting: Hosting, api: _Api, pool: Pool, now: asyncio.Event
     ) -> None:
         grace_s = limits.DRAIN_S.value if self.ready else 0.0
+        if api.triggers is not None:
+            api.triggers.stop()
         draining = asyncio.create_task(node.drain(grace_s=grace_s))
         impatient = asyncio.create_task(now.wait())
         await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
@@ -278,6 +290,7 @@ class _Api:
         self.app: Api | None = None
         self.plane: ControlPlane | None = None
         self.emulation: Emulation | None = None
+        self.triggers: Triggers | None = None
 
     async def close(self) -> None:
         """Finish what was begun. Idempotent."""
@@ -323,6 +336,16 @@ def _count_turns(metrics: Metrics, turnstile: Turnstile) -> None:
     room, seats = turnstile.messages, "amba_websockets"
     metrics.gauge(seats, "gauge", "WebSockets open.", lambda: turnstile.seated)
     metrics.gauge("amba_websocket_bytes", "gauge", "Bytes of messages held.", lambda: room.held)
+
+
+def _count_schedules(metrics: Metrics, triggers: Triggers) -> None:
+    firings = triggers.schedules.firings
+    name = "amba_schedule_firings_total"
+    metrics.family(name, "counter", "Firings that ended.", "outcome", lambda: firings.outcomes)
+    name, help_ = "amba_schedule_skipped_total", "Slots left out: the one before still ran."
+    metrics.gauge(name, "counter", help_, lambda: firings.skipped)
+    name, help_ = "amba_schedule_late_seconds", "How late the newest firing began."
+    metrics.gauge(name, "gauge", help_, lambda: firings.late_s)
 
 
 def _count_logs(metrics: Metrics, logs: LogStore) -> None:

@@ -15,6 +15,8 @@ from amba_router.api.callers import Directory
 from amba_router.asgi import Message
 from amba_router.control.host import Trial
 from amba_router.control.plane import ControlPlane
+from amba_router.journal import Journal
+from amba_router.routes import Projects
 from amba_router.services.storage.service import StorageService
 from amba_router.store import database
 from amba_router.store.control import ControlStore
@@ -27,6 +29,7 @@ from amba_router.store.control_records import (
 from amba_router.store.on_demand import OnDemand
 from amba_router.store.state import State
 from amba_run.emulation import Emulation
+from amba_run.triggering import Triggers
 from amba_runtime.clock import ManualClock
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
@@ -222,6 +225,7 @@ class World:
         self.clock = ManualClock()
         self.host = FakeHost()
         self.logs = FakeLogs()
+        self.projects = Projects()
 
     async def __aenter__(self) -> Self:
         self.state = await State.open(self.folder / "state", self.clock)
@@ -236,14 +240,18 @@ class World:
     async def restart(self) -> None:
         """The app anew, from what the store has."""
         directory = Directory(await self.store.snapshot(), self.clock)
+        self.triggers = Triggers(self.projects, Journal(self.clock), self.states, self.clock)
         self.plane = ControlPlane(
             store=self.store,
             host=self.host,
             logs=self.logs,
             directory=directory,
             clock=self.clock,
+            timetable=self.triggers.declared,
         )
-        self.emulation = Emulation(self.states, self.storage, directory, self.clock)
+        self.emulation = Emulation(
+            self.states, self.storage, directory, self.clock, triggers=self.triggers
+        )
         self.app = Api(
             (self.plane.operations, *self.emulation.parts()),
             directory,
