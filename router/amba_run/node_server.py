@@ -155,12 +155,14 @@ class NodeServer:
         self._check_alone(snapshot)
         hosting.restore(snapshot)
         directory = Directory(snapshot, self._clock)
+        _count_schedules(hosting.metrics, triggers)
         api.plane = plane = ControlPlane(
             store=store,
             host=hosting,
             logs=hosting.logs,
             directory=directory,
             clock=self._clock,
+            timetable=triggers.declared,
         )
         api.emulation = emulation = Emulation(
             states,
@@ -179,8 +181,8 @@ class NodeServer:
         )
         await pool.open()
         await node.listen()
-        self._announce(node, pat)
         triggers.open()
+        self._announce(node, pat)
         if pat is not None and await asyncio.to_thread(self._say.told):
             await store.first_pat_told()
         await stop.wait()
@@ -216,6 +218,7 @@ class NodeServer:
         self, node: Node, hosting: Hosting, api: _Api, pool: Pool, now: asyncio.Event
     ) -> None:
         grace_s = limits.DRAIN_S.value if self.ready else 0.0
+        api.triggers.stop()
         draining = asyncio.create_task(
             ended(api.triggers.close(grace_s=grace_s), node.drain(grace_s=grace_s))
         )
@@ -338,6 +341,20 @@ def _count_turns(metrics: Metrics, turnstile: Turnstile) -> None:
     room, seats = turnstile.messages, "amba_websockets"
     metrics.gauge(seats, "gauge", "WebSockets open.", lambda: turnstile.seated)
     metrics.gauge("amba_websocket_bytes", "gauge", "Bytes of messages held.", lambda: room.held)
+
+
+def _count_schedules(metrics: Metrics, triggers: Triggers) -> None:
+    firings = triggers.schedules.firings
+    metrics.family(
+        "amba_schedule_firings_total",
+        "counter",
+        "Firings that ended.",
+        lambda: [({"outcome": told}, count) for told, count in sorted(firings.outcomes.items())],
+    )
+    name, help_ = "amba_schedule_skipped_total", "Slots left out: the one before still ran."
+    metrics.gauge(name, "counter", help_, lambda: firings.skipped)
+    name, help_ = "amba_schedule_late_seconds", "How late the newest firing began."
+    metrics.gauge(name, "gauge", help_, lambda: firings.late_s)
 
 
 def _count_logs(metrics: Metrics, logs: LogStore) -> None:

@@ -1,12 +1,13 @@
 """The trigger layer of one server, wired: what makes events reach functions by themselves.
 
 Modules that need the database come with the first use, as the services do: a dev server without
-queues pays for none. Source: architecture.md section 4; issue 6.
+schedules and queues pays for none. Source: architecture.md section 4; issue 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from amba_router.journal import Journal
@@ -14,7 +15,9 @@ from amba_router.routes import Projects
 from amba_router.store.on_demand import OnDemand
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.state import DATABASE
+from amba_router.triggers.declared import Declarations, Line
 from amba_router.triggers.deliver import Deliverer
+from amba_router.triggers.schedules import Schedules
 from amba_runtime import entropy, limits
 from amba_runtime.background import Background, ended
 from amba_runtime.clock import Clock
@@ -23,6 +26,9 @@ from amba_runtime.manifest import HANDLERS
 if TYPE_CHECKING:
     from amba_router.store.queue_records import Binding
     from amba_router.triggers.queues import Queues
+
+
+_NO_SCHEDULES: Mapping[str, Sequence[Line]] = MappingProxyType({})
 
 
 class Functions:
@@ -49,6 +55,9 @@ class Triggers:
     Args:
         projects: of the server: where events go.
         states: where schedules and messages are kept.
+
+    Attributes:
+        declared: schedules that come with a function's code.
     """
 
     def __init__(
@@ -56,8 +65,10 @@ class Triggers:
     ) -> None:
         self.deliverer = Deliverer(projects, journal, clock)
         self.functions = Functions(projects)
+        self.schedules = Schedules(projects, self.deliverer, states, clock)
         self._states = states
         self._store = ProjectStore(states)
+        self.declared = Declarations(self.schedules, self._store, clock)
         self._clock = clock
         self._owner = entropy.uuid4()
         self._queues: Queues | None = None
@@ -82,17 +93,32 @@ class Triggers:
 
     def open(self) -> None:
         """In the background, take up what an earlier run left; nothing where there was none."""
-        if (self._states.path / DATABASE).exists():
+        if self.kept:
+            self.schedules.open()
             self._background.spawn(self._open())
 
     async def _open(self) -> None:
         await self.queues.open()
 
-    async def declare(self, project_id: str, *, queues: Iterable[Binding] = ()) -> None:
-        """Bind what `amba.toml` declares, and what it declared before no more."""
+    async def declare(
+        self,
+        project_id: str,
+        *,
+        queues: Iterable[Binding] = (),
+        schedules: Mapping[str, Sequence[Line]] = _NO_SCHEDULES,
+    ) -> None:
+        """Take over what `amba.toml` declares; what it declared before and has no longer goes.
+
+        Args:
+            schedules: by function.
+
+        Raises:
+            Refused: CONFLICT; the project would have too many schedules.
+        """
         wanted = tuple(queues)
-        if not wanted and not (self._states.path / DATABASE).exists():
+        if not (wanted or any(schedules.values()) or self.kept):
             return
+        await self.declared.filed(project_id, schedules)
         from amba_router.store import queue_rows
 
         changed = await self._store.write(project_id, lambda s: queue_rows.declare(s, wanted))
@@ -101,6 +127,10 @@ class Triggers:
                 await self.queues.resume(project_id, queue)
             self.queues.wake(project_id, queue, changed=True)
 
+    def stop(self) -> None:
+        """Fire no schedule any more; what has begun goes on."""
+        self.schedules.stop()
+
     async def close(self, *, grace_s: float = limits.QUEUE_CLOSE_S.value) -> None:
         """Deliver nothing more. Idempotent.
 
@@ -108,6 +138,8 @@ class Triggers:
             grace_s: what is under way may end within it.
         """
         self._closed = True
+        self.stop()
         await self._background.close()
         if self._queues is not None:
             await ended(self._queues.close(grace_s=grace_s))
+        await self.schedules.close()

@@ -649,6 +649,28 @@ QUEUE_SWEEP_S = Deadline(3_600.0, "between sweeps of dead letters and keys", "ou
 QUEUE_CLOSE_S = Deadline(5.0, "deliveries under way may end when a server does", "ours")
 QUEUE_SERIES = Limit(200, "queues", "told apart in metrics, the deepest", "ours")
 QUEUE_COUNT_S = Deadline(10.0, "the depth of queues is as old in metrics", "ours")
+SCHEDULES_OF_FUNCTION = Limit(100, "schedules", "of one function", "ours")
+SCHEDULES_OF_PROJECT = Limit(10_000, "schedules", "of one project", "ours; issue 6")
+SCHEDULE_CRON = Limit(256, "characters", "of a cron expression", "ours")
+SCHEDULE_DAYS = Limit(18_300, "days", "looked at for the next run: 50 years", "ours; as cronsim")
+SCHEDULE_NEXT_RUNS = Limit(5, "runs", "to come that a list shows of each schedule", "issue 6")
+SCHEDULE_LAST_RUNS = Limit(10, "runs", "that a list shows of each schedule", "ours")
+SCHEDULE_SLOTS = Limit(50, "slots", "of history kept per schedule", "ours")
+SCHEDULE_ERROR = Limit(1_024, "characters", "of a run's error kept in its history", "ours")
+SCHEDULE_LATE_MS = Limit(60_000, "ms", "a slot may be late before it is missed", "ours")
+SCHEDULE_RETRIES = Limit(2, "tries", "again, of a firing that did not reach its handler", "ours")
+SCHEDULE_RETRY_S = Deadline(10.0, "to the first of them; twice that to the second", "ours")
+SCHEDULE_STALE_MS = Limit(
+    1_080_000, "ms", "after which a run that has no end is cut off", "EVENT_MS, tries, a margin"
+)
+SCHEDULE_AHEAD_MS = Limit(
+    86_400_000, "ms", "ahead of the clock, which a slot's row may lie after a jump", "ours"
+)
+SCHEDULES_AT_ONCE = Limit(256, "firings", "of a node at once; the others wait", "ours")
+SCHEDULE_BATCH = Limit(50, "schedules", "looked at in one go, before others have a turn", "ours")
+SCHEDULE_LOOK_S = Deadline(30.0, "a jump of the wall clock is noticed", "half of being late")
+SCHEDULE_JUMP_S = Deadline(2.0, "that the wall clock goes back at once are a jump", "ours")
+SCHEDULE_REFRESH_S = Deadline(30.0, "a schedule that another process changed is seen", "ours")
 # --- snapshots of a state directory ---
 SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ours")
 SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")

@@ -82,8 +82,6 @@ def needed_for(segments: tuple[str, ...]) -> tuple[Auth, str] | None:
             feature in OUT_OF_SCOPE or feature in ADMIN_LATER
         ):
             return Auth.PROJECT, project
-        case ("admin", "projects", project, "functions", "schedules", *rest) if len(rest) <= 1:
-            return Auth.PROJECT, project
         case ("admin", "projects", project, "users", feature) if feature in USERS_LATER:
             return Auth.PROJECT, project
         case ("admin", "projects", project, "users", _, "entitlements", *_):

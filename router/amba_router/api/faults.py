@@ -212,6 +212,11 @@ MAX_BALANCE_EXCEEDED = Fault(
     409, "MAX_BALANCE_EXCEEDED", "conflict", "more would be there than may be"
 )
 
+# schedules and queues
+INVALID_CRON = _input("INVALID_CRON", "not five fields of cron, or dates that never come")
+HANDLER_MISSING = _input("HANDLER_MISSING", "the function has no handler for this trigger")
+SCHEDULE_NOT_FOUND = _missing("SCHEDULE_NOT_FOUND", "this project has no such schedule")
+
 FAULTS: tuple[Fault, ...] = tuple(value for value in globals().values() if isinstance(value, Fault))
 """All of them."""
 

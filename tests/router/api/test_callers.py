@@ -30,7 +30,7 @@ ROUTES = (
     ("GET", "/v1/admin/projects/{p}/secrets", "project"),
     ("GET", "/v1/admin/projects/{p}/internal-credentials", "project"),
     ("PUT", "/v1/admin/projects/{p}/analytics", "later"),
-    ("POST", "/admin/projects/{p}/functions/schedules", "later"),
+    ("GET", "/admin/projects/{p}/functions/schedules", "project"),
     ("POST", "/v1/admin/projects/{p}/xp", "later"),
 )
 

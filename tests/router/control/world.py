@@ -15,6 +15,8 @@ from amba_router.api.callers import Directory
 from amba_router.asgi import Message
 from amba_router.control.host import Trial
 from amba_router.control.plane import ControlPlane
+from amba_router.journal import Journal
+from amba_router.routes import Projects
 from amba_router.services.storage.service import StorageService
 from amba_router.store import database
 from amba_router.store.control import ControlStore
@@ -28,6 +30,7 @@ from amba_router.store.on_demand import OnDemand
 from amba_router.store.queue_records import DeliveredNow, Verdict
 from amba_router.store.state import State
 from amba_run.emulation import Emulation
+from amba_run.triggering import Triggers
 from amba_runtime.clock import ManualClock
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
@@ -111,9 +114,7 @@ class FakeHost:
         egress: EgressRules,
     ) -> FakeTrial:
         plain = {key: value.reveal() for key, value in env}
-        trial = FakeTrial(
-            name, version, bundle, limits, plain, storage, egress, self.handlers
-        )
+        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress, self.handlers)
         self.trials.append(trial)
         self._tried.set()
         if self.gate is not None:
@@ -204,12 +205,18 @@ class FakePump:
 
 
 class FakeTriggers:
-    """What fires by itself, at rest; functions are those that the host serves."""
+    """Queues at rest, whose functions are those that the host serves; schedules are real."""
 
-    def __init__(self, host: FakeHost) -> None:
-        self.queues = FakePump()
+    def __init__(self, host: FakeHost, pump: FakePump, real: Triggers) -> None:
+        self.queues = pump
         self.functions = self
+        self.schedules = real.schedules
+        self.declared = real.declared
         self._host = host
+        self._real = real
+
+    async def close(self) -> None:
+        await self._real.close()
 
     def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
         serving = self._host.serving.get((project_id, name))
@@ -270,7 +277,8 @@ class World:
         self.clock = ManualClock()
         self.host = FakeHost()
         self.logs = FakeLogs()
-        self.triggers = FakeTriggers(self.host)
+        self.projects = Projects()
+        self.pump = FakePump()
 
     async def __aenter__(self) -> Self:
         self.state = await State.open(self.folder / "state", self.clock)
@@ -285,12 +293,15 @@ class World:
     async def restart(self) -> None:
         """The app anew, from what the store has."""
         directory = Directory(await self.store.snapshot(), self.clock)
+        real = Triggers(self.projects, Journal(self.clock), self.states, self.clock)
+        self.triggers = FakeTriggers(self.host, self.pump, real)
         self.plane = ControlPlane(
             store=self.store,
             host=self.host,
             logs=self.logs,
             directory=directory,
             clock=self.clock,
+            timetable=self.triggers.declared,
         )
         self.emulation = Emulation(
             self.states, self.storage, directory, self.clock, triggers=self.triggers
