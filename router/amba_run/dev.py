@@ -23,9 +23,11 @@ from amba_run.dev_api import DevApi
 from amba_run.dev_changes import Changes
 from amba_run.dev_functions import Folder
 from amba_run.dev_state import DEVELOPER_ID, Claim, Running
+from amba_run.dev_triggers import DevTriggers
 from amba_run.node import Node
 from amba_run.report import Reporter
 from amba_run.tenant import Tenant
+from amba_run.triggering import Triggers
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
@@ -82,7 +84,22 @@ class DevServer:
             pages=Pages(options.allow_origin),
             turnstile=Turnstile(clock, most=limits.DEV_CONCURRENCY.value),
         )
-        self._changes = Changes(self._folder, self.node, esbuild=esbuild, clock=clock, say=say)
+        self.triggers = Triggers(self.node.projects, self.node.journal, self._api.states, clock)
+        self._declared = DevTriggers(
+            self.triggers,
+            self._api.ask,
+            kept=lambda: self.triggers.kept,
+            clock=clock,
+            say=say,
+        )
+        self._changes = Changes(
+            self._folder,
+            self.node,
+            esbuild=esbuild,
+            clock=clock,
+            say=say,
+            configured=self._configured,
+        )
         self.node.journal.listen(say.requests, say.late, say.limit)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -105,7 +122,13 @@ class DevServer:
         folder = self._folder
         found = folder.discover()
         slug = self._slug
-        self._api.open(self.node.storage, lambda: self.node.reach)
+        self._api.open(
+            self.node.storage,
+            self.triggers,
+            lambda: self.node.reach,
+            ai_fixtures=folder.ai_fixtures,
+            answered=self._declared.asked,
+        )
         await self.node.open(
             host=options.host,
             port=options.port,
@@ -123,7 +146,7 @@ class DevServer:
                 pats=((credentials.pat, DEVELOPER_ID),),
             )
         )
-        problems = await self._seed()
+        problems = [*await self._seed(), *folder.missing()]
         folder.apply(self.node, project, found)
         await self._changes.begin()
         await self.node.listen()
@@ -143,7 +166,9 @@ class DevServer:
         )
         self._say.ready(self._facts(project))
         self.ready = True
+        self.triggers.open()
         self._changes.reloads.release()
+        self._configured(project)
         for message in (*found.warnings, *folder.secrets.warnings, *problems):
             self._say.warn(message)
         self._warn_of_walls()
@@ -154,6 +179,10 @@ class DevServer:
             )
         if options.watch:
             self._changes.watch(project)
+
+    def _configured(self, project: Project) -> None:
+        """Schedules and queues are what the settings say by now."""
+        self._declared.apply(project, self._folder.config)
 
     async def _seed(self) -> list[str]:
         """Load `[seed]` into what is empty; what could not be loaded, in sentences."""
@@ -166,6 +195,8 @@ class DevServer:
     async def _close(self) -> None:
         dev_state.withdraw(self._options.state)
         await self._changes.close()
+        await self._declared.close()
+        await self.triggers.close(grace_s=0.0)
         await asyncio.gather(self.node.close(), self._esbuild.close())
         await self._api.close()
         self._claim.drop()

@@ -183,6 +183,15 @@ UNSUPPORTED_SQL = _input("UNSUPPORTED_SQL", "SQL that the database binding does 
 STATEMENT_TIMEOUT = _input("STATEMENT_TIMEOUT", "a statement took too long; nothing changed", 408)
 RESULT_TOO_LARGE = _input("RESULT_TOO_LARGE", "a statement gives or changes too many rows", 413)
 
+# schedules and queues
+HANDLER_MISSING = _input("HANDLER_MISSING", "the function does not export the handler")
+QUEUE_NOT_BOUND = _missing("QUEUE_NOT_BOUND", "no function consumes this queue")
+QUEUE_FULL = Fault(429, "QUEUE_FULL", "rate_limit", "the queue has as many messages as it may")
+INVALID_DELAY = _input("INVALID_DELAY", "`delay_seconds` is not from 0 to 43,200")
+INVALID_IDEMPOTENCY_KEY = _input(
+    "INVALID_IDEMPOTENCY_KEY", "not 1 to 256 characters that can be printed"
+)
+
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
@@ -202,6 +211,11 @@ INSUFFICIENT_BALANCE = Fault(
 MAX_BALANCE_EXCEEDED = Fault(
     409, "MAX_BALANCE_EXCEEDED", "conflict", "more would be there than may be"
 )
+
+# schedules and queues
+INVALID_CRON = _input("INVALID_CRON", "not five fields of cron, or dates that never come")
+HANDLER_MISSING = _input("HANDLER_MISSING", "the function has no handler for this trigger")
+SCHEDULE_NOT_FOUND = _missing("SCHEDULE_NOT_FOUND", "this project has no such schedule")
 
 FAULTS: tuple[Fault, ...] = tuple(value for value in globals().values() if isinstance(value, Fault))
 """All of them."""

@@ -77,8 +77,11 @@ class DisabledAnswer(Struct):
 
 
 class Cascade(Struct):
+    """Of the platform, but for the last."""
+
     cf_dispatch_script_deleted: bool
     function_deployments_marked_disabled: Count
+    schedules_deleted: Count
 
 
 class DeletedFunction(Struct):

@@ -1,0 +1,157 @@
+"""Schedules and queues of a dev server fire by themselves, and are told (issue 6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.run.serving import Dev, run_cli
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+TOML = """
+[functions.ticks]
+schedules = ["* * * * *", { cron = "0 8 * * MON", timezone = "Europe/Berlin" }]
+
+[queues.mail]
+function = "eats"
+batch_size = 10
+retries = 0
+"""
+
+TICKS = """
+let fired = 0;
+export default {
+  async scheduled(controller, env) {
+    fired += 1;
+    console.log("fired", controller.cron, controller.scheduledTime % 60000);
+    await fetch(`${env.AMBA_API_URL}/v1/admin/projects/${env.AMBA_PROJECT_ID}/queue/send`, {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${env.AMBA_INTERNAL_TOKEN}`,
+        "content-type": "application/json",
+      },
+      body: JSON.stringify({ name: "mail", payload: { fired } }),
+    });
+  },
+};
+"""
+
+EATS = """
+export default {
+  queue(batch) {
+    for (const message of batch.messages) {
+      if (message.body === "bad") throw new Error("it is bad");
+      console.log("ate", message.body);
+    }
+  },
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("functions")
+    (place / "amba.toml").write_text(TOML)
+    (place / "ticks.js").write_text(TICKS)
+    (place / "eats.js").write_text(EATS)
+    return place
+
+
+@pytest.fixture(scope="module")
+def dev(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    with Dev(folder, "--ephemeral", data_home=tmp_path_factory.mktemp("data")) as server:
+        yield server
+    assert server.process.returncode == 0
+
+
+def amba(dev: Dev, *args: str) -> tuple[int, str]:
+    """A command, as a person in another terminal gives it."""
+    state = ("--state-dir" if args[1] in ("peek", "purge") else "--state", dev.ready["state"])
+    done = run_cli(*args, *state, data_home=Path(dev.ready["state"]))
+    assert done.stderr == "" or done.returncode == 0, done.stderr
+    return done.returncode, done.stdout
+
+
+def test_what_is_declared_is_told(dev: Dev) -> None:
+    """One event with the next runs and the queues, after the ready line."""
+    event = dev.event("triggers", within_s=20)
+    schedules = {row["cron"]: row for row in event["schedules"]}
+    assert set(schedules) == {"* * * * *", "0 8 * * MON"}
+    assert {row["source"] for row in schedules.values()} == {"file"}
+    assert all(len(row["next_runs"]) == 5 for row in schedules.values())
+    (queue,) = event["queues"]
+    assert (queue["queue_name"], queue["function_name"], queue["dead"]) == ("mail", "eats", 0)
+
+
+def test_an_event_on_demand(dev: Dev) -> None:
+    """`trigger`: outcome, verdicts and console lines; the exit code follows the handler."""
+    code, out = amba(dev, "trigger", "queue", "mail", "--data", "[1]", "--data", '"two"')
+    assert code == 0
+    assert out.startswith("ok  queue mail  ")
+    assert "  message 2: acked\n" in out
+    assert "  log: ate [1]\n" in out
+    code, out = amba(dev, "trigger", "queue", "mail", "--data", '"bad"', "--json")
+    data = json.loads(out)
+    assert (code, data["outcome"], data["error"]) == (1, "exception", "it is bad")
+    code, out = amba(dev, "trigger", "scheduled", "ticks", "--at", "2026-03-29T01:30:00.005Z")
+    assert code == 0
+    assert "  log: fired * * * * * 5\n" in out or "  log: fired 0 8 * * MON 5\n" in out
+
+
+def test_a_message_lives_and_dies(dev: Dev) -> None:
+    """Sent, delivered, told like a request; one that fails is a dead letter that can be mended."""
+    since = dev.mark()
+    code, out = amba(dev, "queues", "send", "mail", "--data", '{"n": 1.0}')
+    assert (code, out[:5]) == (0, "sent ")
+    event = dev.event("request", since=since, function="eats", path="mail")
+    assert (event["method"], event["outcome"]) == ("QUEUE", "ok")
+    since = dev.mark()
+    assert amba(dev, "queues", "send", "mail", "--data", '"bad"')[0] == 0
+    told = dev.event("queue", since=since, queue_name="mail", within_s=10)
+    assert told["dead"] == 1
+    code, out = amba(dev, "queues", "peek", "mail", "--state", "dead")
+    assert "dead  retries" in out
+    assert "error: it is bad" in out
+    assert "dead 1" in amba(dev, "queues", "list")[1]
+    assert amba(dev, "queues", "fail-next", "mail", "1")[0] == 0
+    assert "1 of mail" in amba(dev, "queues", "redeliver", "mail")[1]
+    until(lambda: "failed on purpose" in amba(dev, "queues", "peek", "mail", "--state", "dead")[1])
+    purged = amba(dev, "queues", "purge", "mail", "--state", "dead", "--confirm", "mail")
+    assert purged == (0, "removed 1 of mail\n")
+
+
+def test_a_schedule_fires_by_itself(dev: Dev) -> None:
+    """Within its minute, and what it sends is delivered to the queue's consumer."""
+    fired = dev.event("request", method="SCHEDULED", path="* * * * *", within_s=75)
+    assert (fired["function"], fired["outcome"]) == ("ticks", "ok")
+    dev.wait(
+        lambda: next(
+            (
+                e
+                for e in dev.events
+                if e["event"] == "request"
+                and e["function"] == "eats"
+                and e["logs"]
+                and "fired" in str(e["logs"][0]["Message"])
+            ),
+            None,
+        ),
+        within_s=10,
+    )
+    code, out = amba(dev, "schedules", "list", "ticks")
+    assert code == 0
+    assert "  last  " in out
+
+
+def test_the_file_is_followed(dev: Dev, folder: Path) -> None:
+    """A reload declares anew: what the file no longer has goes, what commands made stays."""
+    assert amba(dev, "schedules", "add", "ticks", "5 5 5 5 *")[0] == 0
+    since = dev.mark()
+    (folder / "amba.toml").write_text('[functions.ticks]\nschedules = ["0 0 1 1 *"]\n')
+    event = dev.event("triggers", since=since, within_s=20)
+    assert {row["cron"] for row in event["schedules"]} == {"0 0 1 1 *", "5 5 5 5 *"}
+    assert event["queues"] == []
