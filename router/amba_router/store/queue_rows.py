@@ -228,13 +228,9 @@ _ALIVE: dict[str, Any] = {"dead_ms": None, "reason": None, "owner": None}
 _STATES: tuple[State, ...] = ("waiting", "delayed", "leased", "dead")
 
 
-def _few(
-    scoped: Scoped, where: Sequence[ColumnElement[bool]], first: Any, **values: Any
-) -> int:
+def _few(scoped: Scoped, where: Sequence[ColumnElement[bool]], first: Any, **values: Any) -> int:
     few = scoped.query(queue_jobs, _J.seq).where(*where).order_by(first, _J.seq)
-    return scoped.change(
-        queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)), **values
-    )
+    return scoped.change(queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)), **values)
 
 
 def is_in(state: State, now_ms: int) -> ColumnElement[bool]:

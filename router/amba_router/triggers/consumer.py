@@ -200,9 +200,7 @@ class Consumers:
                 await self._give_back(queue, taken.messages, begun=True)
             raise
 
-    async def _give_back(
-        self, queue: Queue, messages: tuple[Message, ...], *, begun: bool
-    ) -> None:
+    async def _give_back(self, queue: Queue, messages: tuple[Message, ...], *, begun: bool) -> None:
         def work(scoped: Scoped) -> None:
             queue_leases.give_back(scoped, self._owner, messages, begun=begun)
 
@@ -225,9 +223,7 @@ class Consumers:
 
     # settling
 
-    async def _settle(
-        self, queue: Queue, taken: Taken, ended: _Ended, slot: Slot | None
-    ) -> Taken:
+    async def _settle(self, queue: Queue, taken: Taken, ended: _Ended, slot: Slot | None) -> Taken:
         """Write down what became of it, and lease the next batch where there may be one."""
         assert taken.binding is not None, "what is leased has one"
         now_ms = self._now_ms()
@@ -243,7 +239,9 @@ class Consumers:
         held, following = await self._write(queue, done, now_ms, lease)
         if held < done.count:
             self.counts.lost += done.count - held
-            logger.warning("%d messages of %s were somebody else's by then", done.count, queue.key)
+            logger.warning(
+                "%d messages of %s were somebody else's by then", done.count - held, queue.key
+            )
         self.counts.dead += len(done.dead)
         self._looked(queue, following)
         return following
