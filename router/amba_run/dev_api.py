@@ -64,9 +64,7 @@ class DevApi:
         self._emulation: Emulation | None = None
         self._api: Api | None = None
 
-    def open(
-        self, storage: StorageService, triggers: Fires, reach: Callable[[], Reach]
-    ) -> None:
+    def open(self, storage: StorageService, triggers: Fires, reach: Callable[[], Reach]) -> None:
         """Answer from here on. Args: reach: how the server is reached, once it listens."""
         directory = Directory(self._snapshot(), self._clock)
         self._emulation = Emulation(

@@ -111,9 +111,7 @@ class FakeHost:
         egress: EgressRules,
     ) -> FakeTrial:
         plain = {key: value.reveal() for key, value in env}
-        trial = FakeTrial(
-            name, version, bundle, limits, plain, storage, egress, self.handlers
-        )
+        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress, self.handlers)
         self.trials.append(trial)
         self._tried.set()
         if self.gate is not None:
