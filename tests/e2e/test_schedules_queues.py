@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests.run.serving import Dev, run_cli
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
+
+AHEAD = Path(__file__).parents[1] / "run" / "ahead.py"
 
 TOML = """
 [functions.ticks]
@@ -63,7 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dev(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    with Dev(folder, "--ephemeral", data_home=tmp_path_factory.mktemp("data")) as server:
+    soon = (sys.executable, str(AHEAD), "15")  # a minute ends 15 s after the start
+    home = tmp_path_factory.mktemp("data")
+    with Dev(folder, "--ephemeral", data_home=home, prefix=soon) as server:
         yield server
     assert server.process.returncode == 0
 

@@ -170,10 +170,7 @@ def jobs(
     mine = [_J.queue == queue]
     if state is not None:
         mine.append(is_in(state, now_ms))
-    if state == "dead":
-        order = (_J.dead_ms.desc(), _J.seq.desc())
-    else:
-        order = (_J.due_ms, _J.seq)
+    order = (_J.dead_ms.desc(), _J.seq.desc()) if state == "dead" else (_J.due_ms, _J.seq)
     page = scoped.query(queue_jobs, _J.seq, octets(_J.payload, _J.error).label("size"))
     page = page.where(*mine).order_by(*order).offset(offset).limit(limit)
     found = scoped.rows(page)
@@ -228,13 +225,9 @@ _ALIVE: dict[str, Any] = {"dead_ms": None, "reason": None, "owner": None}
 _STATES: tuple[State, ...] = ("waiting", "delayed", "leased", "dead")
 
 
-def _few(
-    scoped: Scoped, where: Sequence[ColumnElement[bool]], first: Any, **values: Any
-) -> int:
+def _few(scoped: Scoped, where: Sequence[ColumnElement[bool]], first: Any, **values: Any) -> int:
     few = scoped.query(queue_jobs, _J.seq).where(*where).order_by(first, _J.seq)
-    return scoped.change(
-        queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)), **values
-    )
+    return scoped.change(queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)), **values)
 
 
 def is_in(state: State, now_ms: int) -> ColumnElement[bool]:

@@ -117,9 +117,11 @@ class Consumers:
             binding = queue.binding if taken is None else taken.binding
             if binding is None or not binding.active:
                 found = await self._tidy(queue)
-                if queue.binding is None or not queue.binding.active:
+                binding = queue.binding
+                if binding is None or not binding.active:
                     return found.next_ms
-                continue
+                if found.next_ms is None or found.next_ms > self._now_ms():
+                    return found.next_ms
             try:
                 taken, ended, slot = await self._deliver(queue, binding, taken)
             except _NothingDue as nothing:
@@ -200,9 +202,7 @@ class Consumers:
                 await self._give_back(queue, taken.messages, begun=True)
             raise
 
-    async def _give_back(
-        self, queue: Queue, messages: tuple[Message, ...], *, begun: bool
-    ) -> None:
+    async def _give_back(self, queue: Queue, messages: tuple[Message, ...], *, begun: bool) -> None:
         def work(scoped: Scoped) -> None:
             queue_leases.give_back(scoped, self._owner, messages, begun=begun)
 
@@ -225,9 +225,7 @@ class Consumers:
 
     # settling
 
-    async def _settle(
-        self, queue: Queue, taken: Taken, ended: _Ended, slot: Slot | None
-    ) -> Taken:
+    async def _settle(self, queue: Queue, taken: Taken, ended: _Ended, slot: Slot | None) -> Taken:
         """Write down what became of it, and lease the next batch where there may be one."""
         assert taken.binding is not None, "what is leased has one"
         now_ms = self._now_ms()

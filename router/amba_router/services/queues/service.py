@@ -65,9 +65,7 @@ class Send:
 class QueueService:
     """Of all projects."""
 
-    def __init__(
-        self, store: ProjectStore, functions: Functions, pump: Pump, clock: Clock
-    ) -> None:
+    def __init__(self, store: ProjectStore, functions: Functions, pump: Pump, clock: Clock) -> None:
         self._store = store
         self._functions = functions
         self._pump = pump
@@ -190,9 +188,7 @@ class QueueService:
     async def purge(self, project_id: str, queue: str, what: Purged) -> int:
         """Drop messages, but none that is being delivered; how many."""
         now_ms = time_ms(self._clock)
-        return await self._in_steps(
-            project_id, lambda s: queue_rows.purge(s, queue, what, now_ms)
-        )
+        return await self._in_steps(project_id, lambda s: queue_rows.purge(s, queue, what, now_ms))
 
     # drills
 
@@ -201,9 +197,7 @@ class QueueService:
         await self._bound(project_id, queue)
         self._pump.fail_next(project_id, queue, count)
 
-    async def deliver(
-        self, project_id: str, queue: str, payloads: Sequence[str]
-    ) -> DeliveredNow:
+    async def deliver(self, project_id: str, queue: str, payloads: Sequence[str]) -> DeliveredNow:
         """One batch, stored nowhere, to whoever consumes the queue; paused or not.
 
         Raises:
