@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.router.triggers.lab import Lab, fine, ok, run, threw
+from tests.router.triggers.lab import Lab, fine, never, ok, run, threw
 
 from amba_router.api import faults
 from amba_router.api.faults import Refused
@@ -184,7 +184,7 @@ def test_a_handler_that_never_ends_is_ended(tmp_path: Path) -> None:
         async def hangs(_batch: Batch) -> Event:
             lab.engine.consumers["worker"] = fine
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         lab.function(handler=hangs, total_ms=2_000)
         await lab.bind()
@@ -589,7 +589,7 @@ def test_what_was_under_way_at_a_crash_comes_again_at_once(tmp_path: Path) -> No
         async def hangs(_batch: Batch) -> Event:
             lab.engine.consumers["worker"] = fine
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         lab.function(handler=hangs)
         await lab.bind()
@@ -614,7 +614,7 @@ def test_what_ends_a_process_again_and_again_is_given_up(tmp_path: Path) -> None
 
         async def kills(_batch: Batch) -> Event:
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         lab.function(handler=kills)
         await lab.bind()
@@ -692,7 +692,7 @@ def test_a_close_gives_back_what_it_cuts_off(tmp_path: Path, grace_s: float) -> 
 
         async def hangs(_batch: Batch) -> Event:
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         lab.function(handler=hangs)
         await lab.bind()

@@ -589,7 +589,7 @@ def test_dead_letters_are_listed_redelivered_and_purged(tmp_path: Path) -> None:
 
     async def work(desk: Desk) -> None:
         await desk.put(status="paused")
-        ids = []
+        ids: list[str] = []
         for n in range(3):
             ids.append((await desk.send(payload=n)).data["job_id"])
             await desk.take(after_ms=n)
