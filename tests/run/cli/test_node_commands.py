@@ -126,20 +126,22 @@ def test_a_function_from_its_first_deploy_to_its_end(
 def test_settings_go_with_the_upload(
     call: Call, save: Callable[..., Path], node: NodeProcess, tmp_path: Path
 ) -> None:
-    """Rate limit and limits of amba.toml; an option wins over the file (interface.md 4)."""
+    """Rate limit, limits, schedules of amba.toml; an option wins over the file (interface.md 4)."""
     (tmp_path / "amba.toml").write_text(
         "[limits]\nidle_ms = 9000\n[functions.limited]\n"
         'rate_limit = { window = "60s", max = 5, key = "ip" }\n'
-        'schedules = [{ cron = "0 3 * * *" }]\n'
+        'schedules = [{ cron = "0 3 * * *", missed = "run_once" }]\n'
         "[functions.limited.limits]\nfirst_byte_ms = 2000\n"
         '[functions.limited.egress]\nonly = ["api.stripe.com"]\n'
         '[functions.limited.egress.secrets]\nKEY = ["api.stripe.com"]\n'
     )
-    entry = str(
-        save("one", "limited.js", HELLO.replace("async fetch", "scheduled() {}, async fetch"))
-    )
+    entry = str(save("one", "limited.js"))
+    refused = call("deploy", entry, "--json")
+    assert "schedules: the function has no scheduled handler" in refused.err
+    Path(entry).write_text("export default { fetch: () => new Response('1'), scheduled() {} }")
     done = call("deploy", entry, "--json")
     assert "uploading limited: " in done.err
+    assert "warning" not in done.err
     row = value(done)["data"]
     assert row["rate_limit"] == {"window": "60s", "max": 5, "key": "ip"}
     assert row["limits"] == {"idle_ms": 9000, "first_byte_ms": 2000}
