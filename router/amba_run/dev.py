@@ -98,7 +98,7 @@ class DevServer:
             esbuild=esbuild,
             clock=clock,
             say=say,
-            configured=self._configured,
+            configured=lambda project: self._declared.apply(project, self._folder.config),
         )
         self.node.journal.listen(say.requests, say.late, say.limit)
 
@@ -150,6 +150,7 @@ class DevServer:
         folder.apply(self.node, project, found)
         await self._changes.begin()
         await self.node.listen()
+        await self._declared.begin(project, folder.config)
         dev_state.announce(
             options.state,
             Running(
@@ -168,7 +169,7 @@ class DevServer:
         self.ready = True
         self.triggers.open()
         self._changes.reloads.release()
-        self._configured(project)
+        self._declared.told(project, folder.config)
         for message in (*found.warnings, *folder.secrets.warnings, *problems):
             self._say.warn(message)
         self._warn_of_walls()
@@ -179,10 +180,6 @@ class DevServer:
             )
         if options.watch:
             self._changes.watch(project)
-
-    def _configured(self, project: Project) -> None:
-        """Schedules and queues are what the settings say by now."""
-        self._declared.apply(project, self._folder.config)
 
     async def _seed(self) -> list[str]:
         """Load `[seed]` into what is empty; what could not be loaded, in sentences."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from amba_router.api.faults import Refused
 from amba_router.journal import Invocation
 from amba_router.routes import Project
 from amba_router.store.queue_records import Binding, Settings
@@ -46,7 +47,7 @@ class Declares(Protocol):
 
 
 class DevTriggers:
-    """One folder's. `apply` at the start and after each reload; `close` at the end.
+    """One folder's. `begin` and `told` at the start, `apply` after each reload; `close` at the end.
 
     Args:
         ask: GET of the project's admin plane, in process.
@@ -72,6 +73,15 @@ class DevTriggers:
         self._looking = False
         # Queue -> (waiting, dead) at the last look; as many as the project has queues.
         self._depths: dict[str, tuple[int, int]] = {}
+
+    async def begin(self, project: Project, config: ProjectConfig) -> None:
+        """Declare what the file says: who sees the ready line can send to its queues."""
+        async with self._turn:
+            await self._declare(project, config)
+
+    def told(self, project: Project, config: ProjectConfig) -> None:
+        """Tell what there is, in the background: the ready line is out."""
+        self._background.spawn(self._tell(project, config))
 
     def apply(self, project: Project, config: ProjectConfig) -> None:
         """Declare what the file says by now, and tell what there is. In the background."""
@@ -99,14 +109,10 @@ class DevTriggers:
 
     async def _apply(self, project: Project, config: ProjectConfig) -> None:
         async with self._turn:  # the file as it was read last counts
-            try:
-                await self._declare(project, config)
-            except UserError as error:
-                self._say.warn(f"schedules and queues of {config.file}: {error}")
+            await self._declare(project, config)
+            await self._tell(project, config)
 
     async def _declare(self, project: Project, config: ProjectConfig) -> None:
-        for problem in unserved(project, config):
-            self._say.warn(problem)
         now_ms = time_ms(self._clock)
         bindings = [_binding(queue, now_ms) for queue in config.queues]
         schedules = {
@@ -116,7 +122,16 @@ class DevTriggers:
         }
         if not (bindings or schedules or self._kept()):
             return
-        await self._triggers.declare(project.id, queues=bindings, schedules=schedules)
+        try:
+            await self._triggers.declare(project.id, queues=bindings, schedules=schedules)
+        except (UserError, Refused) as error:
+            self._say.warn(f"the schedules and queues of {config.file} are not in force: {error}")
+
+    async def _tell(self, project: Project, config: ProjectConfig) -> None:
+        for problem in unserved(project, config):
+            self._say.warn(problem)
+        if not self._kept():
+            return
         listed = await self._ask(f"functions/schedules?limit={limits.API_PAGE.value}")
         depths = await self._ask("queue/queues")
         rows = _rows(listed), _rows(depths)

@@ -19,7 +19,7 @@ from amba_router.triggers.declared import Declarations, Line
 from amba_router.triggers.deliver import Deliverer
 from amba_router.triggers.schedules import Schedules
 from amba_runtime import entropy, limits
-from amba_runtime.background import Background, ended
+from amba_runtime.background import ended
 from amba_runtime.clock import Clock
 from amba_runtime.manifest import HANDLERS
 
@@ -72,8 +72,6 @@ class Triggers:
         self._clock = clock
         self._owner = entropy.uuid4()
         self._queues: Queues | None = None
-        self._background = Background()
-        self._closed = False
 
     @property
     def queues(self) -> Queues:
@@ -95,10 +93,7 @@ class Triggers:
         """In the background, take up what an earlier run left; nothing where there was none."""
         if self.kept:
             self.schedules.open()
-            self._background.spawn(self._open())
-
-    async def _open(self) -> None:
-        await self.queues.open()
+            self.queues.start()
 
     async def declare(
         self,
@@ -137,9 +132,7 @@ class Triggers:
         Args:
             grace_s: what is under way may end within it.
         """
-        self._closed = True
         self.stop()
-        await self._background.close()
         if self._queues is not None:
             await ended(self._queues.close(grace_s=grace_s))
         await self.schedules.close()

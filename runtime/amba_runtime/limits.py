@@ -616,7 +616,9 @@ _CF_QUEUES = "reliability.md 2.3; Cloudflare Queues"
 EVENT_MS = Limit(900_000, "ms", "one delivery to `scheduled` or `queue`, at most", _CF_QUEUES)
 QUEUE_NAME = Limit(64, "characters", "of a queue's name", "ours")
 QUEUE_PAYLOAD_BYTES = Limit(128 * KIB, "bytes", "JSON of one message", "contract H-14")
-QUEUE_DELAY_S = Limit(43_200, "s", "a message may be put off, by a send or a retry", "contract H-14")
+QUEUE_DELAY_S = Limit(
+    43_200, "s", "a message may be put off, by a send or a retry", "contract H-14"
+)
 QUEUE_KEY = Limit(256, "characters", "of an idempotency key", "ours")
 QUEUE_KEY_S = Deadline(86_400.0, "an idempotency key is known", "contract D.7")
 QUEUE_DEPTH = Limit(1_000_000, "messages", "of one queue, dead ones too; then 429", "ours")

@@ -360,6 +360,6 @@ def _queues() -> list[Row]:
         Row("GET", f"{P}/queue/bindings", ADMIN, Call(200), NO_LOGIN),
         Row("POST", f"{P}/queue/send", INTERNAL, Call(200, body={"name": "orders", "payload": 1}),
             Call(404, "QUEUE_NOT_BOUND", {"name": "unbound"})),
-        Row("DELETE", f"{P}/queue/bindings/orders", ADMIN, Call(200, query="confirm=orders"),
+        Row("DELETE", f"{P}/queue/bindings/{{queue}}", ADMIN, Call(200, query="confirm=orders"),
             Call(400, "CONFIRM_REQUIRED")),
     ]  # fmt: skip

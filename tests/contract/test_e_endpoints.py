@@ -76,6 +76,7 @@ async def furnish(world: World, name: str) -> Tenant:
     assert (await world.post(f"{base}/ai/prompts", prompt)).status == 201
     world.host.handlers = ("fetch", "queue")
     assert (await world.deploy(id_, "worker")).status == 201
+    made["queue"] = "orders"
     await _upload(world, tenant)
     return tenant
 

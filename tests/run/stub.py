@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -32,7 +32,7 @@ class Stub:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Stub]:
+def serving() -> Generator[Stub]:
     """One that serves while the block runs."""
     made = Stub()
 

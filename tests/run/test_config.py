@@ -308,7 +308,7 @@ def test_keys_of_other_tools_get_directions(tmp_path: Path, text: str, says: str
         "[queues.a]\nfunction = 'x'\nbatch = 1",
         "ai = 'x'",
         "[ai]\nreplies = 'x'",
-        *[f"[ai]\nfixtures = {wrong}" for wrong in ("1", "''", "'/x'", "'../x'", "'a\\u0000'")],
+        *[f"[ai]\nfixtures = {wrong}" for wrong in ("1", "''", "'/x'", "'../x'", '"a\\u0000"')],
         "[queues]\na = 'X'",
         "[queues]\na = 1",
         "[queues.a]\nstatus = 'active'",

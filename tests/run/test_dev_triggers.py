@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from amba_router.api import faults
 from amba_router.journal import Invocation
 from amba_router.routes import Project
 from amba_router.store.queue_records import Binding, Settings
@@ -65,7 +66,7 @@ class Heard:
     queues: list[Row] = field(default_factory=list[Row])
     warnings: list[str] = field(default_factory=list[str])
     declared: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
-    refuse: UserError | None = None
+    refuse: Exception | None = None
 
     def triggers(self, schedules: Sequence[Row], queues: Sequence[Row]) -> None:
         self.triggered.append((list(schedules), list(queues)))
@@ -130,7 +131,7 @@ class Set:
     heard: Heard = field(default_factory=Heard)
     api: Api = field(default_factory=Api)
     clock: ManualClock = field(default_factory=ManualClock)
-    kept: bool = False
+    kept: bool = True
 
     def __post_init__(self) -> None:
         say = cast(Reporter, self.heard)
@@ -174,11 +175,30 @@ def test_the_file_is_declared_and_told(config: ProjectConfig) -> None:
     asyncio.run(main())
 
 
+def test_what_is_declared_counts_before_the_ready_line(config: ProjectConfig) -> None:
+    """Who sees that line can send to the queues of the file; it is told after it."""
+
+    async def main() -> None:
+        set_ = Set(api=Api(depths=[depth(dead=1)]))
+        await set_.dev.begin(project(**SERVED), config)
+        assert len(set_.heard.declared) == 1
+        assert set_.api.asked == []
+        set_.dev.told(project(**SERVED), config)
+        await set_.clock.advance(0)
+        assert len(set_.heard.triggered) == 1
+        assert len(set_.heard.declared) == 1
+        set_.dev.changed()
+        assert await set_.looked() == []  # its dead letters were told
+        await set_.dev.close()
+
+    asyncio.run(main())
+
+
 def test_nothing_there_is_not_told(tmp_path: Path) -> None:
     """A folder without either opens nothing; one that was used before lets go what it had."""
 
     async def main() -> None:
-        set_ = Set()
+        set_ = Set(kept=False)
         set_.dev.apply(project(), ProjectConfig(tmp_path))
         await set_.clock.advance(0)
         assert set_.heard.declared == []
@@ -209,13 +229,14 @@ def test_a_store_that_cannot_be_used_is_told(config: ProjectConfig) -> None:
     """The server serves on."""
 
     async def main() -> None:
-        set_ = Set(heard=Heard(refuse=UserError(UserCode.STATE_DAMAGED, "amba.db is no database")))
-        set_.dev.apply(project(**SERVED), config)
-        await set_.clock.advance(0)
-        (warning,) = set_.heard.warnings
-        assert warning.endswith("amba.toml: amba.db is no database")
-        assert set_.heard.triggered == []
-        await set_.dev.close()
+        damaged = UserError(UserCode.STATE_DAMAGED, "amba.db is no database")
+        for refusal in (damaged, faults.CONFLICT.refuse("too many")):
+            set_ = Set(heard=Heard(refuse=refusal))
+            set_.dev.apply(project(**SERVED), config)
+            await set_.clock.advance(0)
+            (warning,) = set_.heard.warnings
+            assert warning.endswith(f"amba.toml are not in force: {refusal}")
+            await set_.dev.close()
 
     asyncio.run(main())
 

@@ -53,7 +53,9 @@ def take(scoped: Scoped, queue: str, lease: Lease) -> Taken:
         return Taken(bound, (), now_ms)
     size = bound.settings.batch_size
     due = scoped.query(queue_jobs).where(_J.queue == queue, _LIVE, _J.due_ms <= now_ms)
-    rows = scoped.rows(due.order_by(_J.due_ms, _J.seq).limit(size))
+    # one more than is taken says whether there is more
+    found = scoped.rows(due.order_by(_J.due_ms, _J.seq).limit(size + 1))
+    rows, more = found[:size], found[size:]
     if rows and (rows[0].due_ms <= now_ms - _KEPT_MS or any(map(_cut_off, rows))):
         buried = _give_up(scoped, queue, now_ms, [row for row in rows if _cut_off(row)])
         return Taken(bound, (), now_ms, buried)
@@ -70,7 +72,7 @@ def take(scoped: Scoped, queue: str, lease: Lease) -> Taken:
         attempts=_J.attempts + 1,
         generation=_J.generation + 1,
     )
-    next_ms = now_ms if len(rows) == size else _next_ms(scoped, queue)
+    next_ms = more[0].due_ms if more else _next_ms(scoped, queue)
     return Taken(bound, tuple(_message(row) for row in rows), next_ms)
 
 

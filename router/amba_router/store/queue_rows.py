@@ -170,10 +170,7 @@ def jobs(
     mine = [_J.queue == queue]
     if state is not None:
         mine.append(is_in(state, now_ms))
-    if state == "dead":
-        order = (_J.dead_ms.desc(), _J.seq.desc())
-    else:
-        order = (_J.due_ms, _J.seq)
+    order = (_J.dead_ms.desc(), _J.seq.desc()) if state == "dead" else (_J.due_ms, _J.seq)
     page = scoped.query(queue_jobs, _J.seq, octets(_J.payload, _J.error).label("size"))
     page = page.where(*mine).order_by(*order).offset(offset).limit(limit)
     found = scoped.rows(page)

@@ -105,14 +105,25 @@ def depths(c: Connection, now_ms: int, *, most: int) -> list[Depth]:
         func.sum(case((state == name, 1), else_=0)).label(name)
         for name in ("waiting", "delayed", "leased", "dead")
     ]
-    oldest = func.min(case((state == "waiting", _J.due_ms)))
+    oldest = func.min(case((state == "waiting", _J.due_ms))).label("oldest_ms")
     query = (
         select(_J.project_id, _J.queue, *columns, oldest)
         .group_by(_J.project_id, _J.queue)
         .order_by(func.count().desc())
         .limit(most)
     )
-    return [Depth(*row) for row in c.execute(query)]
+    return [
+        Depth(
+            row.project_id,
+            row.queue,
+            waiting=row.waiting,
+            delayed=row.delayed,
+            leased=row.leased,
+            dead=row.dead,
+            oldest_ms=row.oldest_ms,
+        )
+        for row in c.execute(query)
+    ]
 
 
 def _ran(c: Connection, statement: Update | Delete | Any) -> int:

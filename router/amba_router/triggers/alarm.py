@@ -31,7 +31,7 @@ class Alarm(Generic[K]):
 
     def __init__(self, clock: Clock, due: Callable[[K], None]) -> None:
         self._clock = clock
-        self._due = due
+        self._due: Callable[[K], None] = due
         self._at: dict[K, int] = {}
         self._heap: list[tuple[int, K]] = []  # entries that `_at` does not have are of the past
         self._sleeper: asyncio.Task[None] | None = None

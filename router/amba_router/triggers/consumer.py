@@ -117,9 +117,11 @@ class Consumers:
             binding = queue.binding if taken is None else taken.binding
             if binding is None or not binding.active:
                 found = await self._tidy(queue)
-                if queue.binding is None or not queue.binding.active:
+                binding = queue.binding
+                if binding is None or not binding.active:
                     return found.next_ms
-                continue
+                if found.next_ms is None or found.next_ms > self._now_ms():
+                    return found.next_ms
             try:
                 taken, ended, slot = await self._deliver(queue, binding, taken)
             except _NothingDue as nothing:

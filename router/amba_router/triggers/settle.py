@@ -7,7 +7,7 @@ was not said. Source: contract B (ack, retry, ackAll, retryAll), D.7, H-14; reli
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from amba_router.store.queue_records import Again, Dead, Message, Settings, Settlement, Verdict
 from amba_runtime import limits
@@ -93,7 +93,7 @@ def backoff_ms(failures: int, first_ms: int, fraction: float) -> int:
         failures: before this one.
     """
     most = limits.QUEUE_BACKOFF_MOST_MS.value
-    doubled = min(first_ms * 2 ** min(failures, _DOUBLINGS), most)
+    doubled = min(first_ms << min(failures, _DOUBLINGS), most)
     jitter = limits.QUEUE_JITTER.value / 100
     return min(round(doubled * (1 + jitter * (2 * fraction - 1))), most)
 
@@ -121,7 +121,11 @@ def _delay(value: object) -> int | None:
 
 
 def _list(value: object) -> list[Any]:
-    return cast(list[Any], value)[:_SAID] if isinstance(value, list) else []
+    return value[:_SAID] if _is_list(value) else []
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 _SAID = 4 * limits.QUEUE_BATCH.value

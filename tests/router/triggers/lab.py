@@ -57,6 +57,12 @@ async def fine(_batch: Sequence[QueueMessage]) -> Event:
     return ok()
 
 
+async def never() -> Event:
+    """For a handler that never ends."""
+    future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+    return await future
+
+
 class Guest(FakeIsolate):
     """A function with a `queue` handler in Python."""
 
@@ -89,6 +95,10 @@ async def _hello(_request: FakeRequest) -> FakeResponse:
     return FakeResponse()
 
 
+def _not_late(_slot: Slot, _request_id: str, _tell: Tell) -> None:
+    """No line comes late here."""
+
+
 async def _nowhere(_request: Request) -> Response:
     return Response(502)
 
@@ -109,7 +119,7 @@ class Lab:
         self.engine = Guests()
         self.projects = Projects()
         self.journal = Journal(self.clock)
-        self.journal.listen(self.told.extend, lambda *_: None)
+        self.journal.listen(self.told.extend, _not_late)
         self.turnstile = Turnstile(self.clock)
         self.deliverer = Deliverer(self.projects, self.journal, self.clock)
         self.state = await State.open(self.folder / "state", self.clock)
@@ -193,7 +203,7 @@ class Lab:
             limits_=settings,
             egress=_nowhere,
             storage=None,
-            late=lambda *_: None,
+            late=_not_late,
             clock=self.clock,
             gate=self.turnstile.gate(project_id, self.concurrency),
         )

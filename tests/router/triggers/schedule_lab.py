@@ -40,9 +40,9 @@ FINE: dict[str, Any] = {"outcome": "ok", "noRetry": False}
 Act = Callable[[str, str, int], Awaitable[Event]]
 
 
-def ms(*when: int) -> int:
-    """Unix milliseconds of year, month, day, hour, minute... in UTC."""
-    return round(datetime(*when, tzinfo=UTC).timestamp() * 1000)  # type: ignore[arg-type, misc]  # a date and a time
+def ms(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> int:
+    """Unix milliseconds of a time in UTC."""
+    return round(datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp() * 1000)
 
 
 async def fine(function: str, cron: str, scheduled_ms: int) -> Event:
@@ -220,6 +220,7 @@ class Stage:
     async def steps(self, seconds: float, step_s: float = 60) -> None:
         """Let time pass, so slowly that each slot is done before the next one."""
         assert isinstance(self.clock, ManualClock)
+        assert seconds >= step_s
         await self.until(lambda: self.ticker.loaded)
         for _ in range(round(seconds / step_s)):
             await self.clock.advance(step_s)

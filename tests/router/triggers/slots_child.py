@@ -1,7 +1,7 @@
 """One of two trigger layers on one database, without the node's lock; its clock runs fast.
 
 Usage: slots_child.py STATE PROJECT FUNCTIONS BEGIN SPEED SECONDS. Prints a line for each event
-that a handler was called with: its function and its slot.
+that a handler was called with: its function, its expression and its slot.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def main(path: Path, project: str, functions: int, *numbers: float) -> Non
     said: list[str] = []
 
     async def tell(function: str, cron: str, at: int) -> Event:
-        said.append(f"{function} {at}")
+        said.append(f"{function} {cron} {at}")
         return Event(Outcome.OK, Tell(), dict(FINE))
 
     stage.engine.act = tell

@@ -68,13 +68,13 @@ class Year:
         self.minute = self.local % 60
         self.hour = self.local // 60 % 24
         first = BEGIN.date().toordinal()
-        days = np.arange(day.min(), day.max() + 2)
-        dates = [date.fromordinal(first + int(one)) for one in days]
+        days = range(int(day.min()), int(day.max()) + 2)
+        dates = [date.fromordinal(first + one) for one in days]
         at = day - day.min()
         self.day = np.array([one.day for one in dates])[at]
         self.month = np.array([one.month for one in dates])[at]
         self.weekday = np.array([one.isoweekday() % 7 for one in dates])[at]
-        self._dates = {int(one): known for one, known in zip(days, dates, strict=True)}
+        self._dates = dict(zip(days, dates, strict=True))
 
     def shows(self, local: int) -> tuple[int, int, int, int, int]:
         """Minute, hour, day, month, weekday of a local minute that no clock showed."""

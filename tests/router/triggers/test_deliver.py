@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.router.triggers.lab import Lab, ok, run, threw
+from tests.router.triggers.lab import Lab, never, ok, run, threw
 
 from amba_router.routes import Route
 from amba_router.triggers.deliver import Delivered, NoFunction, NotNow
@@ -147,7 +147,7 @@ def test_who_is_called_off_while_waiting_leaves_nothing(tmp_path: Path) -> None:
 
         async def hangs(_batch: Batch) -> Event:
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         slot = lab.function(handler=hangs)
         assert slot.gate is not None
@@ -262,7 +262,7 @@ def test_a_delivery_has_its_time(tmp_path: Path) -> None:
 
         async def hangs(_batch: Batch) -> Event:
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         for total_ms, wait_s in ((3_000, 3), (0, 900)):
             begun.clear()
@@ -291,7 +291,7 @@ def test_a_watchdog_may_end_it(tmp_path: Path) -> None:
 
         async def hangs(_batch: Batch) -> Event:
             begun.set()
-            return await asyncio.get_running_loop().create_future()
+            return await never()
 
         slot = lab.function(handler=hangs)
         under_way = asyncio.create_task(deliver(lab))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec import Raw
 
@@ -36,7 +37,9 @@ from amba_runtime import limits
 
 _BASE = "/admin/projects/{project_id}/queue"
 _ONE = f"{_BASE}/{{queue}}"
-_STATES = ("waiting", "delayed", "leased", "dead")
+_STATES: Mapping[str, State] = MappingProxyType(
+    {"waiting": "waiting", "delayed": "delayed", "leased": "leased", "dead": "dead"}
+)
 
 
 def operations(service: QueueService) -> tuple[Operation, ...]:
@@ -132,15 +135,16 @@ class _Messages:
 
     async def jobs(self, asked: Asked) -> Answer:
         offset, limit = page(asked)
-        state = asked.query.get("state")
-        if state is not None and state not in _STATES:
+        named = asked.query.get("state")
+        state = None if named is None else _STATES.get(named)
+        if named is not None and state is None:
             raise faults.INVALID_INPUT.refuse(
                 f"state is one of {', '.join(_STATES)}", {"parameter": "state"}
             )
         found, total = await self._service.jobs(
             project_of(asked).id,
             _named(asked),
-            cast(State | None, state),
+            state,
             offset=offset,
             limit=limit,
         )

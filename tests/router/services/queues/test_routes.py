@@ -356,7 +356,7 @@ def test_a_delay(tmp_path: Path, delay: Any, due_ms: int) -> None:
 def test_sends_that_are_refused(
     tmp_path: Path, more: dict[str, Any], said: tuple[int, str]
 ) -> None:
-    """Negative and huge delays, bad keys, unbound queues: nothing is stored (issue 6, bad input)."""
+    """Negative and huge delays, bad keys, unbound queues: nothing is stored (issue 6)."""
 
     async def work(desk: Desk) -> None:
         await desk.put()
@@ -368,8 +368,20 @@ def test_sends_that_are_refused(
 
 @pytest.mark.parametrize(
     "payload",
-    [b"01", b"+1", b"1.", b".5", b"NaN", b"Infinity", b"'a'", b'"\x01"', b'"\xff"', b"[1,]", b"{",
-     b'"\\ud800"'],
+    [
+        b"01",
+        b"+1",
+        b"1.",
+        b".5",
+        b"NaN",
+        b"Infinity",
+        b"'a'",
+        b'"\x01"',
+        b'"\xff"',
+        b"[1,]",
+        b"{",
+        b'"\\ud800"',
+    ],
 )
 def test_a_payload_that_is_no_json(tmp_path: Path, payload: bytes) -> None:
     """400 INVALID_JSON: what a function would get must parse."""
@@ -549,12 +561,21 @@ def test_queues_are_listed_with_their_depth(tmp_path: Path) -> None:
             "data": [
                 {"queue_name": "empty", "function_name": "worker", "status": "paused", **none},
                 {
-                    **{"queue_name": "left", "function_name": None, "status": None},
-                    **{**none, "waiting": 1, "oldest_waiting_at": START},
+                    "queue_name": "left",
+                    "function_name": None,
+                    "status": None,
+                    **none,
+                    "waiting": 1,
+                    "oldest_waiting_at": START,
                 },
                 {
-                    **{"queue_name": "orders", "function_name": "worker", "status": "active"},
-                    **{"waiting": 1, "delayed": 1, "leased": 1, "dead": 0},
+                    "queue_name": "orders",
+                    "function_name": "worker",
+                    "status": "active",
+                    "waiting": 1,
+                    "delayed": 1,
+                    "leased": 1,
+                    "dead": 0,
                     "oldest_waiting_at": START,
                 },
             ]
@@ -568,7 +589,7 @@ def test_dead_letters_are_listed_redelivered_and_purged(tmp_path: Path) -> None:
 
     async def work(desk: Desk) -> None:
         await desk.put(status="paused")
-        ids = []
+        ids: list[str] = []
         for n in range(3):
             ids.append((await desk.send(payload=n)).data["job_id"])
             await desk.take(after_ms=n)
