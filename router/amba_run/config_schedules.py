@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def read_schedule(reader: ConfigReader, path: KeyPath, value: object) -> Schedule | None:
     """One entry; what is wrong with it is noted."""
-    if isinstance(value, str):
+    plain = isinstance(value, str)
+    if plain:
         value = {"cron": value}
     table = reader.table(path, value, ("cron", "timezone", "missed"), required=("cron",))
     cron, timezone = table.get("cron"), table.get("timezone", "UTC")
@@ -38,5 +39,5 @@ def read_schedule(reader: ConfigReader, path: KeyPath, value: object) -> Schedul
         return Schedule(parse(cron, timezone).text, timezone, str(missed))
     except faults.Refused as refusal:
         part = "timezone" if refusal.fault is faults.INVALID_TIMEZONE else "cron"
-        reader.note((*path, part) if part in table else path, refusal.problem.message)
+        reader.note(path if plain else (*path, part), refusal.problem.message)
         return None

@@ -323,11 +323,35 @@ def test_wrong_values_of_the_project(tmp_path: Path, text: str) -> None:
         "schedules = [{ timezone = 'UTC' }]",
         "schedules = [{ cron = '* * * * *', timezone = '../etc/passwd' }]",
         "schedules = [{ cron = '* * * * *', zone = 'UTC' }]",
+        "schedules = [{ cron = '* * * * *', timezone = 'Mars/Olympus' }]",
+        "schedules = [{ cron = '* * * * *', timezone = 5 }]",
+        "schedules = [{ cron = '* * * * *', missed = 'all' }]",
+        "schedules = [{ cron = 5 }]",
+        "schedules = ['0 0 31 2 *']",
+        "schedules = ['5/15 * * * *']",
+        "schedules = ['@daily']",
     ],
 )
 def test_wrong_values_of_a_function(tmp_path: Path, text: str) -> None:
     """Every wrong value of a function is one problem on its own line (D.6, D.8)."""
     assert one(tmp_path, "[functions.hello]\n" + text).startswith("2: functions.hello.")
+
+
+def test_schedules_are_read_as_the_platform_reads_them(tmp_path: Path) -> None:
+    """The words of the API, with the line; absent, empty and given are three things (D.6)."""
+    said = one(tmp_path, "[functions.hello]\nschedules = ['* * * * *', '0 0 30 feb *']")
+    assert said.startswith("2: functions.hello.schedules[1]: it never fires: no month FEB has")
+    text = """
+[functions.a]
+[functions.b]
+schedules = []
+[functions.c]
+schedules = [{ cron = "0  9 * * *", timezone = "Asia/Tokyo", missed = "run_once" }]
+"""
+    functions = load_config(write(tmp_path, text)).functions
+    assert functions["a"].schedules is None
+    assert functions["b"].schedules == ()
+    assert functions["c"].schedules == (Schedule("0 9 * * *", "Asia/Tokyo", "run_once"),)
 
 
 @pytest.mark.parametrize("window", ["1s", "3600s", "60m", "1h", "007s"])
