@@ -91,9 +91,8 @@ class TriggerReader(Shapes):
     def fires(self, path: KeyPath, cron: str, timezone: str) -> bool:
         """Whether the triggers take it; their reason is noted."""
         # only a schedule pays for these: start-up time counts
-        from amba_router.triggers.cron import parse
-
         from amba_router.api.faults import INVALID_TIMEZONE, Refused
+        from amba_router.triggers.cron import parse
 
         try:
             parse(cron, timezone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ def depth(shop: Shop) -> int:
     """Messages that are still there."""
     total: int = shop.api("GET", "queue/orders/jobs?limit=1").body["total"]
     return total
+
+
+def at_most(shop: Shop, most: int) -> bool:
+    """So many of them, or fewer."""
+    return depth(shop) <= most
 
 
 def again(node: NodeProcess) -> None:
@@ -47,7 +53,7 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
         assert shop.api("PUT", "queue/bindings", {**body, **settings, "status": "active"}).data
         for kill in range(1, KILLS + 1):
             most = MESSAGES * (KILLS + 1 - kill) // (KILLS + 1)
-            until(lambda most=most: depth(shop) <= most, within_s=30)
+            until(partial(at_most, shop, most), within_s=30)
             again(node)
         until(lambda: depth(shop) == 0, within_s=30)
         keys = [str(key).split("/") for key in shop.call(NAME).body]
