@@ -105,7 +105,11 @@ class DevServer:
         folder = self._folder
         found = folder.discover()
         slug = self._slug
-        self._api.open(self.node.storage, lambda: self.node.reach)
+        self._api.open(
+            self.node.storage,
+            lambda: self.node.reach,
+            handlers=self.node.projects.handlers,
+        )
         await self.node.open(
             host=options.host,
             port=options.port,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from amba_router.services.fan_out.service import Handlers
     from amba_router.services.storage.service import StorageService
     from amba_router.store.state import State
     from amba_run.addresses import Reach
@@ -64,10 +65,23 @@ class DevApi:
         self._emulation: Emulation | None = None
         self._api: Api | None = None
 
-    def open(self, storage: StorageService, reach: Callable[[], Reach]) -> None:
-        """Answer from here on. Args: reach: how the server is reached, once it listens."""
+    def open(
+        self,
+        storage: StorageService,
+        reach: Callable[[], Reach],
+        *,
+        handlers: Handlers | None = None,
+    ) -> None:
+        """Answer from here on.
+
+        Args:
+            reach: how the server is reached, once it listens.
+            handlers: what the folder's functions can be sent.
+        """
         directory = Directory(self._snapshot(), self._clock)
-        self._emulation = Emulation(self.states, storage, directory, self._clock, reach=reach)
+        self._emulation = Emulation(
+            self.states, storage, directory, self._clock, reach=reach, handlers=handlers
+        )
         self._api = Api(
             self._emulation.parts(),
             directory,

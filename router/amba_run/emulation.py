@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from amba_router.api.callers import Directory
     from amba_router.services.ai.service import AiService
     from amba_router.services.ai.upstream import Upstream
+    from amba_router.services.fan_out.service import Handlers, Wake
     from amba_router.services.segments.rounds import Rounds
     from amba_router.services.users.register import Register
     from amba_router.services.users.sign_in import SignIn
@@ -38,6 +39,8 @@ class Emulation:
         storage: the objects of all projects.
         directory: mints sessions.
         reach: how the server is reached, asked anew each time: see `Media`.
+        handlers: what functions can be sent: see `fan_out.service.Handlers`; None knows none.
+        wake: told of queues that have messages by now; None tells nobody.
         ai_fixtures: a folder with recorded replies of prompts; None has none.
         ai_upstream: asks real AI providers; None is the one that does.
     """
@@ -50,6 +53,8 @@ class Emulation:
         clock: Clock,
         *,
         reach: Callable[[], Reach] | None = None,
+        handlers: Handlers | None = None,
+        wake: Wake | None = None,
         ai_fixtures: Path | None = None,
         ai_upstream: Upstream | None = None,
     ) -> None:
@@ -59,6 +64,8 @@ class Emulation:
         self._directory = directory
         self._clock = clock
         self._media = Media(states, storage, directory, clock, reach=reach)
+        self._handlers = handlers or _no_handlers
+        self._wake = wake or _nobody
         self._ai_fixtures = ai_fixtures
         self._ai_upstream = ai_upstream
         # made with their parts, at the first request
@@ -79,6 +86,7 @@ class Emulation:
             self._email,
             self._media.operations,
             self._ai,
+            self._fan_out,
         )
 
     def _users(self) -> Iterable[Operation]:
@@ -136,6 +144,13 @@ class Emulation:
         outbox = files.Outbox(self._states.path)
         return routes.operations(service.EmailService(self._store, outbox, self._clock))
 
+    def _fan_out(self) -> Iterable[Operation]:
+        from amba_router.services.fan_out import routes, service
+
+        return routes.operations(
+            service.FanOut(self._store, self._handlers, self._wake, self._clock)
+        )
+
     def _ai(self) -> Iterable[Operation]:
         from amba_router.services.ai import routes
 
@@ -173,3 +188,11 @@ class Emulation:
             self._ai_service.close()
         members = (self._rounds, self._sign_in, self._media)
         await ended(*[member.close() for member in members if member is not None])
+
+
+def _no_handlers(project_id: str, function: str) -> tuple[str, ...] | None:
+    return None
+
+
+def _nobody(project_id: str, queue: str) -> None:
+    pass

@@ -158,7 +158,12 @@ class NodeServer:
             clock=self._clock,
         )
         api.emulation = emulation = Emulation(
-            states, node.storage, directory, self._clock, reach=lambda: node.reach
+            states,
+            node.storage,
+            directory,
+            self._clock,
+            reach=lambda: node.reach,
+            handlers=node.projects.handlers,
         )
         api.app = Api(
             (plane.operations, *emulation.parts()),

@@ -526,6 +526,15 @@ COLLECTION_BATCH_BYTES = Limit(16 * MIB, "bytes", "JSON body of one rows:batch",
 COLLECTION_BULK = Limit(10_000, "rows", "one bulk update or delete may ask for", "contract E.5")
 COLLECTION_BULK_USUAL = Limit(1_000, "rows", "a bulk call reaches, unasked", "contract E.5")
 COLLECTION_ANSWER_BYTES = Limit(64 * MIB, "bytes", "of rows in one answer of a bulk call", "ours")
+COLLECTION_ALTER_ROWS = Limit(
+    200_000,
+    "rows",
+    "of a collection that gets an index or loses a column",
+    "ours; 0.3 s for numbers, some seconds for texts of 1 KiB",
+)
+COLLECTION_DROP_ROWS = Limit(50_000, "rows", "of a collection that is dropped whole", "ours; 0.5 s")
+COLLECTION_DROP_BATCH = Limit(5_000, "rows", "deleted at once of a larger one", "ours; 0.2 s")
+COLLECTION_DROP_TURNS = Limit(1_000_000, "times", "that many rows are deleted", "ours")
 COLLECTION_TABLES = Limit(512, "tables", "of collections kept in memory", "ours")
 COLLECTION_PAGE = Limit(1_000, "rows", "of one page; more are not given", "contract E.5")
 COLLECTION_PAGE_USUAL = Limit(50, "rows", "of a page where no limit is given", "contract E.5")
@@ -610,6 +619,13 @@ SEGMENTS_EVERY_S = Deadline(900.0, "between evaluations of all segments", "contr
 # --- schedules and queues ---
 _CF_QUEUES = "reliability.md 2.3; Cloudflare Queues"
 EVENT_MS = Limit(900_000, "ms", "one delivery to `scheduled` or `queue`, at most", _CF_QUEUES)
+QUEUE_DEPTH = Limit(1_000_000, "messages", "of one queue, dead ones too; then 429", "ours")
+# --- fan-out (contract E.13) ---
+FAN_OUT_BATCH = Limit(100, "users", "in one message of a fan-out", "ours")
+FAN_OUT_USERS = Limit(100_000, "users", "of the segment of one fan-out", "ours")
+FAN_OUT_PAYLOAD_BYTES = Limit(64 * KIB, "bytes", "payload of a fan-out, as sent", "ours")
+FAN_OUT_BYTES = Limit(32 * MIB, "bytes", "of all messages of one fan-out", "ours")
+
 # --- snapshots of a state directory ---
 SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ours")
 SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")

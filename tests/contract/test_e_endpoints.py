@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,9 @@ async def furnish(world: World, name: str) -> Tenant:
     }
     assert (await world.post(f"{base}/ai/prompts", prompt)).status == 201
     await _upload(world, tenant)
+    assert (await world.deploy(id_, "digest")).status == 201
+    serving = world.host.serving
+    serving[id_, "digest"] = replace(serving[id_, "digest"], handlers=("queue",))
     return tenant
 
 
@@ -278,6 +281,9 @@ def _bodies(theirs: Tenant) -> list[Any]:
             "text": "x",
             "name": "x-1",
             "refresh_token": made["refresh"],
+            "invoke": {"function": "digest"},
+            "secret_name": "THEIRS",
+            "expected_version": 1,
         },
     ]
 

@@ -139,6 +139,11 @@ class FakeHost:
             self.stale.append(deployment.name)
         self.serving[deployment.project_id, deployment.name] = deployment
 
+    def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
+        """Of what serves, as its deploy said."""
+        found = self.serving.get((project_id, name))
+        return None if found is None else found.handlers
+
     def remove(self, project_id: str, name: str) -> None:
         self.serving.pop((project_id, name), None)
 
@@ -222,6 +227,7 @@ class World:
         self.clock = ManualClock()
         self.host = FakeHost()
         self.logs = FakeLogs()
+        self.woken: list[tuple[str, str]] = []
 
     async def __aenter__(self) -> Self:
         self.state = await State.open(self.folder / "state", self.clock)
@@ -243,7 +249,14 @@ class World:
             directory=directory,
             clock=self.clock,
         )
-        self.emulation = Emulation(self.states, self.storage, directory, self.clock)
+        self.emulation = Emulation(
+            self.states,
+            self.storage,
+            directory,
+            self.clock,
+            handlers=self.host.handlers,
+            wake=lambda project_id, queue: self.woken.append((project_id, queue)),
+        )
         self.app = Api(
             (self.plane.operations, *self.emulation.parts()),
             directory,
