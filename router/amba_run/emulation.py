@@ -101,6 +101,7 @@ class Emulation:
             self._ai,
             self._schedules,
             self._queues,
+            self._fan_out,
         )
 
     def _users(self) -> Iterable[Operation]:
@@ -157,6 +158,18 @@ class Emulation:
 
         outbox = files.Outbox(self._states.path)
         return routes.operations(service.EmailService(self._store, outbox, self._clock))
+
+    def _fan_out(self) -> Iterable[Operation]:
+        from amba_router.services.fan_out import routes, service
+
+        return routes.operations(
+            service.FanOut(
+                self._store,
+                self.triggers.functions.handlers,
+                self.triggers.queues.wake,
+                self._clock,
+            )
+        )
 
     def _ai(self) -> Iterable[Operation]:
         from amba_router.services.ai import routes

@@ -21,7 +21,6 @@ from amba_router.triggers.schedules import Schedules
 from amba_runtime import entropy, limits
 from amba_runtime.background import ended
 from amba_runtime.clock import Clock
-from amba_runtime.manifest import HANDLERS
 
 if TYPE_CHECKING:
     from amba_router.store.queue_records import Binding
@@ -29,24 +28,6 @@ if TYPE_CHECKING:
 
 
 _NO_SCHEDULES: Mapping[str, Sequence[Line]] = MappingProxyType({})
-
-
-class Functions:
-    """What is deployed on this server, as services ask for it."""
-
-    def __init__(self, projects: Projects) -> None:
-        self._projects = projects
-
-    def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
-        """What a function exports, everything where nobody has told; None: there is none."""
-        project = self._projects.by_id(project_id)
-        try:
-            route = None if project is None else project.routes.get(name.encode())
-        except UnicodeEncodeError:
-            return None
-        if route is None:
-            return None
-        return HANDLERS if route.handlers is None else route.handlers
 
 
 class Triggers:
@@ -64,7 +45,7 @@ class Triggers:
         self, projects: Projects, journal: Journal, states: OnDemand, clock: Clock
     ) -> None:
         self.deliverer = Deliverer(projects, journal, clock)
-        self.functions = Functions(projects)
+        self.functions = projects
         self.schedules = Schedules(projects, self.deliverer, states, clock)
         self._states = states
         self._store = ProjectStore(states)

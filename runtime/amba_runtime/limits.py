@@ -530,6 +530,15 @@ COLLECTION_BATCH_BYTES = Limit(16 * MIB, "bytes", "JSON body of one rows:batch",
 COLLECTION_BULK = Limit(10_000, "rows", "one bulk update or delete may ask for", "contract E.5")
 COLLECTION_BULK_USUAL = Limit(1_000, "rows", "a bulk call reaches, unasked", "contract E.5")
 COLLECTION_ANSWER_BYTES = Limit(64 * MIB, "bytes", "of rows in one answer of a bulk call", "ours")
+COLLECTION_ALTER_ROWS = Limit(
+    200_000,
+    "rows",
+    "of a collection that gets an index or loses a column",
+    "ours; 0.3 s for numbers, some seconds for texts of 1 KiB",
+)
+COLLECTION_DROP_ROWS = Limit(50_000, "rows", "of a collection that is dropped whole", "ours; 0.5 s")
+COLLECTION_DROP_BATCH = Limit(5_000, "rows", "deleted at once of a larger one", "ours; 0.2 s")
+COLLECTION_DROP_TURNS = Limit(1_000_000, "times", "that many rows are deleted", "ours")
 COLLECTION_TABLES = Limit(512, "tables", "of collections kept in memory", "ours")
 COLLECTION_PAGE = Limit(1_000, "rows", "of one page; more are not given", "contract E.5")
 COLLECTION_PAGE_USUAL = Limit(50, "rows", "of a page where no limit is given", "contract E.5")
@@ -674,6 +683,11 @@ SCHEDULE_BATCH = Limit(50, "schedules", "looked at in one go, before others have
 SCHEDULE_LOOK_S = Deadline(30.0, "a jump of the wall clock is noticed", "half of being late")
 SCHEDULE_JUMP_S = Deadline(2.0, "that the wall clock goes back at once are a jump", "ours")
 SCHEDULE_REFRESH_S = Deadline(30.0, "a schedule that another process changed is seen", "ours")
+# --- fan-out (contract E.13) ---
+FAN_OUT_BATCH = Limit(100, "users", "in one message of a fan-out", "ours")
+FAN_OUT_USERS = Limit(100_000, "users", "of the segment of one fan-out", "ours")
+FAN_OUT_PAYLOAD_BYTES = Limit(64 * KIB, "bytes", "payload of a fan-out, as sent", "ours")
+FAN_OUT_BYTES = Limit(32 * MIB, "bytes", "of all messages of one fan-out", "ours")
 # --- snapshots of a state directory ---
 SNAPSHOT_FILES = Limit(4_000_000, "files", "in a snapshot that is restored", "ours")
 SNAPSHOT_BYTES = Limit(1024 * KIB * MIB, "bytes", "of a snapshot that is restored", "ours: 1 TiB")

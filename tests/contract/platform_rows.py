@@ -58,7 +58,7 @@ PNG = {"bucket": "pictures", "filename": "a.png", "mime_type": "image/png", "siz
 def rows() -> list[Row]:
     """All of them, in the order in which they can be called."""
     return [*_projects(), *_auth(), *_users(), *_collections(), *_events(), *_storage(),
-            *_config(), *_currencies(), *_ai(), *_email(), *_segments(), *_push(),
+            *_config(), *_currencies(), *_ai(), *_email(), *_segments(), *_fan_out(), *_push(),
             *_queues()]  # fmt: skip
 
 
@@ -339,6 +339,14 @@ def _segments() -> list[Row]:
             Call(404, "SEGMENT_NOT_FOUND", path={"segment": "nope"})),
         Row("DELETE", one, ADMIN, Call(200),
             Call(404, "SEGMENT_NOT_FOUND", path={"segment": "nope"})),
+    ]  # fmt: skip
+
+
+def _fan_out() -> list[Row]:
+    body = {"segment_id": "all", "invoke": {"function": "digest", "payload": {"n": 1}}}
+    return [
+        Row("POST", f"{P}/fan-out/segment", INTERNAL, Call(200, body=body),
+            Call(404, "segment_or_function_not_found", {**body, "segment_id": "nope"})),
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from amba_router.store import queue_rows
 from amba_router.store.on_demand import OnDemand
 from amba_router.store.queue_records import Binding, Depth, Settings
 from amba_run.trigger_metrics import QueueMetrics
-from amba_run.triggering import Functions, Triggers
+from amba_run.triggering import Triggers
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 
@@ -51,7 +51,7 @@ def test_what_is_deployed_is_known(tmp_path: Path) -> None:
     """Handlers of a function; all where nobody has told; None for what is not there."""
 
     async def work(lab: Lab) -> None:
-        functions = Functions(lab.projects)
+        functions = lab.projects
         lab.function("page", handlers=("fetch",))
         lab.function("untold")
         found = lab.projects.by_id(lab.p)

@@ -201,6 +201,11 @@ OVERLOADED = Fault(503, "OVERLOADED", "internal", "too much at once; try again")
 STATE_READ_ONLY = Fault(503, "STATE_READ_ONLY", "internal", "the state directory takes no writes")
 DISK_FULL = Fault(507, "DISK_FULL", "internal", "no space is left; nothing was changed")
 
+# fan-out
+SEGMENT_OR_FUNCTION_NOT_FOUND = _missing(
+    "segment_or_function_not_found", "no such segment, or no such function, in this project"
+)
+
 # remote config
 
 # currencies

@@ -149,6 +149,16 @@ class SetSecret(Struct, kw_only=True):
     ) = None
 
 
+class SyncSecret(Struct, kw_only=True):
+    """One scope's secret at the version the caller knows; no `function_name` is project-wide."""
+
+    secret_name: Annotated[str, Meta(max_length=200)]
+    expected_version: Version
+    function_name: (
+        Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z][a-z0-9_-]{0,57}$"})] | None
+    ) = None
+
+
 class SecretSet(Struct, kw_only=True):
     name: str
     function: str | None

@@ -26,7 +26,6 @@ from amba_router.store.state import State
 from amba_router.store.trigger_schema import queue_jobs
 from amba_router.triggers.deliver import Deliverer
 from amba_router.triggers.queues import Queues
-from amba_run.triggering import Functions
 from amba_runtime.clock import ManualClock, time_ms
 from amba_runtime.engine.base import QueueMessage, Surroundings
 from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
@@ -167,7 +166,7 @@ class Lab:
 
     def served(self) -> QueueService:
         """The API's side of them."""
-        return QueueService(self.store, Functions(self.projects), self.queues, self.clock)
+        return QueueService(self.store, self.projects, self.queues, self.clock)
 
     # projects and functions
 

@@ -268,7 +268,10 @@ def test_projects_and_keys(call: Call, node: NodeProcess) -> None:
 
     done = call("keys", "create", "server", "--project", made["id"])
     key = done.out.strip()
-    assert key.startswith("amb_dev_sk_")
+    assert key.startswith("amb_live_sk_")
+    stage = ("--environment", "development")
+    asked = call("keys", "create", "server", "--project", made["id"], *stage)
+    assert asked.out.startswith("amb_dev_sk_")
     assert call("functions", "list", "--project", made["id"], "--token", key).code == 0
     id_ = done.err.split()[1].rstrip(";")
     assert call("keys", "revoke", id_, "--project", made["id"]).out == f"revoked {id_}\n"
