@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from amba_router.identity import Identities
 from amba_router.rate_limit import RateCounter
 from amba_router.signing import Keyring
-from amba_runtime.manifest import HANDLERS, FunctionName, ProjectId
+from amba_runtime.manifest import FunctionName, ProjectId
 from amba_runtime.pool import Slot
 
 
@@ -75,14 +75,6 @@ class Projects:
     def by_id(self, project_id: str) -> Project | None:
         """By its id."""
         return self._by_id.get(project_id)
-
-    def handlers(self, project_id: str, function: str) -> tuple[str, ...] | None:
-        """What the version that serves can be sent; None where nothing serves under that name."""
-        project = self.by_id(project_id)
-        route = None if project is None else project.routes.get(function.encode())
-        if route is None or route.slot is None:
-            return None
-        return HANDLERS if route.handlers is None else route.handlers
 
     def all(self) -> list[Project]:
         """In order of their making."""

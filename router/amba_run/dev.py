@@ -26,6 +26,7 @@ from amba_run.dev_state import DEVELOPER_ID, Claim, Running
 from amba_run.node import Node
 from amba_run.report import Reporter
 from amba_run.tenant import Tenant
+from amba_run.triggering import Triggers
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
@@ -82,6 +83,7 @@ class DevServer:
             pages=Pages(options.allow_origin),
             turnstile=Turnstile(clock, most=limits.DEV_CONCURRENCY.value),
         )
+        self.triggers = Triggers(self.node.projects, self.node.journal, self._api.states, clock)
         self._changes = Changes(self._folder, self.node, esbuild=esbuild, clock=clock, say=say)
         self.node.journal.listen(say.requests, say.late, say.limit)
 
@@ -105,11 +107,7 @@ class DevServer:
         folder = self._folder
         found = folder.discover()
         slug = self._slug
-        self._api.open(
-            self.node.storage,
-            lambda: self.node.reach,
-            handlers=self.node.projects.handlers,
-        )
+        self._api.open(self.node.storage, self.triggers, lambda: self.node.reach)
         await self.node.open(
             host=options.host,
             port=options.port,
@@ -147,6 +145,7 @@ class DevServer:
         )
         self._say.ready(self._facts(project))
         self.ready = True
+        self.triggers.open()
         self._changes.reloads.release()
         for message in (*found.warnings, *folder.secrets.warnings, *problems):
             self._say.warn(message)
@@ -170,6 +169,7 @@ class DevServer:
     async def _close(self) -> None:
         dev_state.withdraw(self._options.state)
         await self._changes.close()
+        await self.triggers.close(grace_s=0.0)
         await asyncio.gather(self.node.close(), self._esbuild.close())
         await self._api.close()
         self._claim.drop()

@@ -24,7 +24,7 @@ from amba_router.store.control_records import (
 from amba_router.store.on_demand import OnDemand
 from amba_run import __version__, dev_state
 from amba_run.dev_state import DEVELOPER_ID
-from amba_run.emulation import Emulation
+from amba_run.emulation import Emulation, Fires
 from amba_runtime.clock import Clock, time_ms
 from amba_runtime.manifest import DeveloperId
 from amba_runtime.secret import SecretText
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from amba_router.services.fan_out.service import Handlers
     from amba_router.services.storage.service import StorageService
     from amba_router.store.state import State
     from amba_run.addresses import Reach
@@ -65,22 +64,11 @@ class DevApi:
         self._emulation: Emulation | None = None
         self._api: Api | None = None
 
-    def open(
-        self,
-        storage: StorageService,
-        reach: Callable[[], Reach],
-        *,
-        handlers: Handlers | None = None,
-    ) -> None:
-        """Answer from here on.
-
-        Args:
-            reach: how the server is reached, once it listens.
-            handlers: what the folder's functions can be sent.
-        """
+    def open(self, storage: StorageService, triggers: Fires, reach: Callable[[], Reach]) -> None:
+        """Answer from here on. Args: reach: how the server is reached, once it listens."""
         directory = Directory(self._snapshot(), self._clock)
         self._emulation = Emulation(
-            self.states, storage, directory, self._clock, reach=reach, handlers=handlers
+            self.states, storage, directory, self._clock, triggers=triggers, reach=reach
         )
         self._api = Api(
             self._emulation.parts(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from amba_router.api.operations import Operation, Part
 from amba_router.services.storage.service import StorageService
@@ -22,11 +22,20 @@ if TYPE_CHECKING:
     from amba_router.api.callers import Directory
     from amba_router.services.ai.service import AiService
     from amba_router.services.ai.upstream import Upstream
-    from amba_router.services.fan_out.service import Handlers, Wake
+    from amba_router.services.queues.service import Functions, Pump
     from amba_router.services.segments.rounds import Rounds
     from amba_router.services.users.register import Register
     from amba_router.services.users.sign_in import SignIn
     from amba_run.addresses import Reach
+
+
+class Fires(Protocol):
+    """What services need of the trigger layer; `triggering.Triggers` has it."""
+
+    @property
+    def functions(self) -> Functions: ...
+    @property
+    def queues(self) -> Pump: ...
 
 
 class Emulation:
@@ -38,9 +47,8 @@ class Emulation:
         states: where all of it is kept.
         storage: the objects of all projects.
         directory: mints sessions.
+        triggers: what makes events reach functions.
         reach: how the server is reached, asked anew each time: see `Media`.
-        handlers: what functions can be sent: see `fan_out.service.Handlers`; None knows none.
-        wake: told of queues that have messages by now; None tells nobody.
         ai_fixtures: a folder with recorded replies of prompts; None has none.
         ai_upstream: asks real AI providers; None is the one that does.
     """
@@ -52,9 +60,8 @@ class Emulation:
         directory: Directory,
         clock: Clock,
         *,
+        triggers: Fires,
         reach: Callable[[], Reach] | None = None,
-        handlers: Handlers | None = None,
-        wake: Wake | None = None,
         ai_fixtures: Path | None = None,
         ai_upstream: Upstream | None = None,
     ) -> None:
@@ -63,9 +70,8 @@ class Emulation:
         self._storage = storage
         self._directory = directory
         self._clock = clock
+        self._triggers = triggers
         self._media = Media(states, storage, directory, clock, reach=reach)
-        self._handlers = handlers or _no_handlers
-        self._wake = wake or _nobody
         self._ai_fixtures = ai_fixtures
         self._ai_upstream = ai_upstream
         # made with their parts, at the first request
@@ -86,6 +92,7 @@ class Emulation:
             self._email,
             self._media.operations,
             self._ai,
+            self._queues,
             self._fan_out,
         )
 
@@ -144,13 +151,6 @@ class Emulation:
         outbox = files.Outbox(self._states.path)
         return routes.operations(service.EmailService(self._store, outbox, self._clock))
 
-    def _fan_out(self) -> Iterable[Operation]:
-        from amba_router.services.fan_out import routes, service
-
-        return routes.operations(
-            service.FanOut(self._store, self._handlers, self._wake, self._clock)
-        )
-
     def _ai(self) -> Iterable[Operation]:
         from amba_router.services.ai import routes
 
@@ -172,6 +172,26 @@ class Emulation:
             )
         return self._ai_service
 
+    def _queues(self) -> Iterable[Operation]:
+        from amba_router.services.queues import routes
+        from amba_router.services.queues.service import QueueService
+
+        fires = self._triggers
+        return routes.operations(
+            QueueService(self._store, fires.functions, fires.queues, self._clock)
+        )
+
+    def _fan_out(self) -> Iterable[Operation]:
+        from amba_router.services.fan_out import routes
+        from amba_router.services.fan_out.service import FanOut
+
+        fires = self._triggers
+
+        def wake(project_id: str, queue: str) -> None:
+            fires.queues.wake(project_id, queue)
+
+        return routes.operations(FanOut(self._store, fires.functions.handlers, wake, self._clock))
+
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
         if self._register is None:
@@ -188,11 +208,3 @@ class Emulation:
             self._ai_service.close()
         members = (self._rounds, self._sign_in, self._media)
         await ended(*[member.close() for member in members if member is not None])
-
-
-def _no_handlers(project_id: str, function: str) -> tuple[str, ...] | None:
-    return None
-
-
-def _nobody(project_id: str, queue: str) -> None:
-    pass

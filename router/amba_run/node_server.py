@@ -35,7 +35,10 @@ from amba_run.hosting import Hosting
 from amba_run.node import Node
 from amba_run.node_report import NodeJson, NodeReporter
 from amba_run.serve import Listener, bind
+from amba_run.trigger_metrics import QueueMetrics
+from amba_run.triggering import Triggers
 from amba_runtime import limits
+from amba_runtime.background import ended
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
 from amba_runtime.errors import UserCode, UserError
@@ -139,7 +142,9 @@ class NodeServer:
         _count_isolates(hosting.metrics, pool)
         _count_turns(hosting.metrics, node.turnstile)
         _count_logs(hosting.metrics, hosting.logs)
-        api = _Api()
+        triggers = Triggers(node.projects, node.journal, states, self._clock)
+        QueueMetrics(triggers, self._clock).tell(hosting.metrics)
+        api = _Api(triggers)
         stack.push_async_callback(self._close, node, hosting, api, pool, now)
         await self._bind(node, hosting, api)
         await self._open_metrics(stack, hosting.metrics)
@@ -162,8 +167,8 @@ class NodeServer:
             node.storage,
             directory,
             self._clock,
+            triggers=triggers,
             reach=lambda: node.reach,
-            handlers=node.projects.handlers,
         )
         api.app = Api(
             (plane.operations, *emulation.parts()),
@@ -175,6 +180,7 @@ class NodeServer:
         await pool.open()
         await node.listen()
         self._announce(node, pat)
+        triggers.open()
         if pat is not None and await asyncio.to_thread(self._say.told):
             await store.first_pat_told()
         await stop.wait()
@@ -210,13 +216,16 @@ class NodeServer:
         self, node: Node, hosting: Hosting, api: _Api, pool: Pool, now: asyncio.Event
     ) -> None:
         grace_s = limits.DRAIN_S.value if self.ready else 0.0
-        draining = asyncio.create_task(node.drain(grace_s=grace_s))
+        draining = asyncio.create_task(
+            ended(api.triggers.close(grace_s=grace_s), node.drain(grace_s=grace_s))
+        )
         impatient = asyncio.create_task(now.wait())
         await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
         impatient.cancel()
         if not draining.done():
             draining.cancel()
             await asyncio.wait({draining})
+        await api.triggers.close(grace_s=0.0)
         await api.close()
         await pool.close()
         await hosting.close()
@@ -279,7 +288,8 @@ class NodeServer:
 class _Api:
     """The platform API, once it is there: before the first request."""
 
-    def __init__(self) -> None:
+    def __init__(self, triggers: Triggers) -> None:
+        self.triggers = triggers
         self.app: Api | None = None
         self.plane: ControlPlane | None = None
         self.emulation: Emulation | None = None

@@ -74,6 +74,9 @@ async def furnish(world: World, name: str) -> Tenant:
         "client_invokable": True,
     }
     assert (await world.post(f"{base}/ai/prompts", prompt)).status == 201
+    world.host.handlers = ("fetch", "queue")
+    assert (await world.deploy(id_, "worker")).status == 201
+    made["queue"] = "orders"
     await _upload(world, tenant)
     assert (await world.deploy(id_, "digest")).status == 201
     serving = world.host.serving

@@ -123,3 +123,38 @@ def test_everything_else_is_the_other_apps() -> None:
     assert _ask(MetricsApp(metrics, None, known=None), "/other")[0] == 404
     assert _ask(MetricsApp(metrics, None, known=None))[0] == 200
     assert _ask(MetricsApp(metrics, None, known=None), method="HEAD") == (200, b"")
+
+
+def test_series_of_one_name_are_told_apart_by_labels() -> None:
+    """Read as they are asked for; what a label may hold is escaped (Prometheus' text form)."""
+    metrics = Metrics()
+    metrics.family(
+        "amba_queue_depth",
+        "gauge",
+        "Messages.",
+        lambda: [({"queue": "a"}, 1), ({"queue": 'b"\\\n'}, 2_000_000)],
+    )
+    assert metrics.text().splitlines()[-4:] == [
+        "# HELP amba_queue_depth Messages.",
+        "# TYPE amba_queue_depth gauge",
+        'amba_queue_depth{queue="a"} 1',
+        'amba_queue_depth{queue="b\\"\\\\\\n"} 2000000',
+    ]
+
+
+def test_what_has_to_be_asked_for_is_asked_before(caplog: pytest.LogCaptureFixture) -> None:
+    """One that fails is logged, and fails no other."""
+    metrics = Metrics()
+    asked: list[str] = []
+
+    async def fails() -> None:
+        raise OSError("the disk is gone")
+
+    async def counts() -> None:
+        asked.append("counted")
+
+    metrics.before(fails)
+    metrics.before(counts)
+    asyncio.run(metrics.refresh())
+    assert asked == ["counted"]
+    assert "could not be refreshed" in caplog.text

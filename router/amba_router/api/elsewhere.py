@@ -24,7 +24,7 @@ OUT_OF_SCOPE = _words(
 )
 """Segments under a project and under `/client`. Source: contract E.0."""
 
-ADMIN_LATER = _words("queue analytics schema")
+ADMIN_LATER = _words("analytics schema")
 """Under a project. Source: contract D.7, E.13, G.1."""
 
 CLIENT_LATER = _words("queue")

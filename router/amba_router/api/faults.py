@@ -185,7 +185,12 @@ RESULT_TOO_LARGE = _input("RESULT_TOO_LARGE", "a statement gives or changes too 
 
 # schedules and queues
 HANDLER_MISSING = _input("HANDLER_MISSING", "the function does not export the handler")
+QUEUE_NOT_BOUND = _missing("QUEUE_NOT_BOUND", "no function consumes this queue")
 QUEUE_FULL = Fault(429, "QUEUE_FULL", "rate_limit", "the queue has as many messages as it may")
+INVALID_DELAY = _input("INVALID_DELAY", "`delay_seconds` is not from 0 to 43,200")
+INVALID_IDEMPOTENCY_KEY = _input(
+    "INVALID_IDEMPOTENCY_KEY", "not 1 to 256 characters that can be printed"
+)
 
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")

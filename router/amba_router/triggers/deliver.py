@@ -205,7 +205,8 @@ class Delivery:
         event: Event | None = None
         error_text = ""
         try:
-            event = await self._within(work(isolate))
+            if self.ended is None:  # else while it waited for its isolate
+                event = await self._within(work(isolate))
         except (WireError, InternalError) as error:
             error_text = str(error)
         if event is not None:

@@ -29,7 +29,7 @@ ROUTES = (
     ("GET", "/admin/projects/{p}/functions/deployments", "project"),
     ("GET", "/v1/admin/projects/{p}/secrets", "project"),
     ("GET", "/v1/admin/projects/{p}/internal-credentials", "project"),
-    ("PUT", "/v1/admin/projects/{p}/queue/bindings", "later"),
+    ("PUT", "/v1/admin/projects/{p}/analytics", "later"),
     ("POST", "/admin/projects/{p}/functions/schedules", "later"),
     ("POST", "/v1/admin/projects/{p}/xp", "later"),
 )

@@ -25,11 +25,13 @@ from amba_router.store.control_records import (
     ProjectState,
 )
 from amba_router.store.on_demand import OnDemand
+from amba_router.store.queue_records import DeliveredNow, Verdict
 from amba_router.store.state import State
 from amba_run.emulation import Emulation
 from amba_runtime.clock import ManualClock
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
+from amba_runtime.outcome import LogLine, Outcome
 from amba_runtime.secret import SecretText
 from amba_runtime.violations import Rejected, Violation, ViolationCode
 
@@ -62,6 +64,7 @@ class FakeHost:
     Attributes:
         stale: the names of functions whose trial had secrets that were gone.
         gate: while it is set, a trial waits for it.
+        handlers: what every function exports.
         pushes_fail: so many pushes still raise.
     """
 
@@ -78,6 +81,7 @@ class FakeHost:
     )
     stale: list[str] = field(default_factory=lambda: list[str]())
     gate: asyncio.Event | None = None
+    handlers: tuple[str, ...] = ("fetch",)
     pushes_fail: int = 0
     push_tries: int = 0
     _tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,7 +111,7 @@ class FakeHost:
         egress: EgressRules,
     ) -> FakeTrial:
         plain = {key: value.reveal() for key, value in env}
-        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress)
+        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress, self.handlers)
         self.trials.append(trial)
         self._tried.set()
         if self.gate is not None:
@@ -139,11 +143,6 @@ class FakeHost:
             self.stale.append(deployment.name)
         self.serving[deployment.project_id, deployment.name] = deployment
 
-    def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
-        """Of what serves, as its deploy said."""
-        found = self.serving.get((project_id, name))
-        return None if found is None else found.handlers
-
     def remove(self, project_id: str, name: str) -> None:
         self.serving.pop((project_id, name), None)
 
@@ -171,6 +170,48 @@ class FakeHost:
 
     def fn_url(self, slug: str, name: str) -> str:
         return f"http://{slug}.fn.localhost:8788/{name}"
+
+
+@dataclass
+class FakePump:
+    """Delivers nothing; remembers what it was told."""
+
+    woken: list[tuple[str, str, int | None, bool]] = field(
+        default_factory=lambda: list[tuple[str, str, int | None, bool]]()
+    )
+    failing: dict[tuple[str, str], int] = field(default_factory=lambda: dict[Any, int]())
+    delivered: list[tuple[str, str, tuple[str, ...]]] = field(
+        default_factory=lambda: list[tuple[str, str, tuple[str, ...]]]()
+    )
+
+    def wake(
+        self, project_id: str, queue: str, due_ms: int | None = None, *, changed: bool = False
+    ) -> None:
+        self.woken.append((project_id, queue, due_ms, changed))
+
+    def fail_next(self, project_id: str, queue: str, count: int) -> None:
+        self.failing[project_id, queue] = count
+
+    async def deliver(
+        self, project_id: str, queue: str, function: str, payloads: Sequence[str]
+    ) -> DeliveredNow:
+        self.delivered.append((queue, function, tuple(payloads)))
+        line = LogLine("log", ["hello", 1], 5)
+        verdicts = (("m-1", Verdict(True)), ("m-2", Verdict(False, 7)), ("m-3", Verdict(False)))
+        return DeliveredNow("r-1", Outcome.EXCEPTION, "it threw", 1.5, verdicts, (line,))
+
+
+class FakeTriggers:
+    """What fires by itself, at rest; functions are those that the host serves."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self.queues = FakePump()
+        self.functions = self
+        self._host = host
+
+    def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
+        serving = self._host.serving.get((project_id, name))
+        return None if serving is None else serving.handlers
 
 
 @dataclass
@@ -227,7 +268,7 @@ class World:
         self.clock = ManualClock()
         self.host = FakeHost()
         self.logs = FakeLogs()
-        self.woken: list[tuple[str, str]] = []
+        self.triggers = FakeTriggers(self.host)
 
     async def __aenter__(self) -> Self:
         self.state = await State.open(self.folder / "state", self.clock)
@@ -250,12 +291,7 @@ class World:
             clock=self.clock,
         )
         self.emulation = Emulation(
-            self.states,
-            self.storage,
-            directory,
-            self.clock,
-            handlers=self.host.handlers,
-            wake=lambda project_id, queue: self.woken.append((project_id, queue)),
+            self.states, self.storage, directory, self.clock, triggers=self.triggers
         )
         self.app = Api(
             (self.plane.operations, *self.emulation.parts()),

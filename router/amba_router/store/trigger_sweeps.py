@@ -1,0 +1,121 @@
+"""Statements of the trigger layer over all projects at once: starts, sweeps, metrics.
+
+Nothing that a project asks for comes here: see `scoped`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
+
+from amba_router.store.queue_records import Depth
+from amba_router.store.trigger_schema import queue_bindings, queue_jobs, queue_keys
+
+_J = queue_jobs.c
+_K = queue_keys.c
+_B = queue_bindings.c
+
+# --- queues ---
+
+
+def void_leases(c: Connection, owner: str, now_ms: int) -> int:
+    """Messages that another process had leased are due now; how many there were.
+
+    For the only process on a state directory, at its start: the others are dead.
+    """
+    return _void(c, now_ms, _J.owner.is_not(None), _J.owner != owner)
+
+
+def leave_leases(c: Connection, owner: str, now_ms: int) -> int:
+    """Messages that this process has leased are due now: it ends. How many there were."""
+    return _void(c, now_ms, _J.owner == owner)
+
+
+def _void(c: Connection, now_ms: int, *where: ColumnElement[bool]) -> int:
+    due_ms = case((_J.due_ms < now_ms, _J.due_ms), else_=now_ms)
+    statement = update(queue_jobs).where(_J.dead_ms.is_(None), *where)
+    return _ran(c, statement.values(owner=None, due_ms=due_ms))
+
+
+def live_queues(c: Connection) -> list[tuple[str, str, int]]:
+    """(project, queue, when its first message is due) of every queue that has live ones."""
+    query = (
+        select(_J.project_id, _J.queue, func.min(_J.due_ms))
+        .where(_J.dead_ms.is_(None))
+        .group_by(_J.project_id, _J.queue)
+    )
+    return [(row[0], row[1], row[2]) for row in c.execute(query)]
+
+
+def resumed_queues(c: Connection) -> list[tuple[str, str]]:
+    """(project, queue) of active queues that have messages put aside: a resume was cut off."""
+    active = and_(_B.project_id == _J.project_id, _B.queue == _J.queue, _B.status == "active")
+    query = (
+        select(_J.project_id, _J.queue)
+        .join(queue_bindings, active)
+        .where(_J.dead_ms.is_not(None), _J.reason == "paused")
+        .distinct()
+    )
+    return [(row[0], row[1]) for row in c.execute(query)]
+
+
+def drop_old(c: Connection, *, dead_before_ms: int, keys_before_ms: int, most: int) -> int:
+    """Without dead letters and idempotency keys of before that; at most so many of each.
+
+    Returns:
+        the larger of the two numbers: where it is `most`, there may be more.
+    """
+    old = select(_J.seq).where(_J.dead_ms.is_not(None), _J.dead_ms <= dead_before_ms).limit(most)
+    dead = _ran(c, delete(queue_jobs).where(_J.seq.in_(old)))
+    old_keys = select(_K.created_ms).where(_K.created_ms <= keys_before_ms)
+    last = c.scalar(old_keys.order_by(_K.created_ms).offset(most - 1).limit(1))
+    before_ms = keys_before_ms if last is None else last
+    keys = _ran(c, delete(queue_keys).where(_K.created_ms <= before_ms))
+    return max(dead, keys)
+
+
+def depths(c: Connection, now_ms: int, *, most: int) -> list[Depth]:
+    """The queues with the most messages, by state. Takes time with the number of messages."""
+    dead = _J.dead_ms.is_not(None)
+    waiting = _J.due_ms <= now_ms
+    leased = _J.owner.is_not(None)
+    state = case((dead, "dead"), (waiting, "waiting"), (leased, "leased"), else_="delayed")
+    columns = [
+        func.sum(case((state == name, 1), else_=0)).label(name)
+        for name in ("waiting", "delayed", "leased", "dead")
+    ]
+    oldest = func.min(case((state == "waiting", _J.due_ms))).label("oldest_ms")
+    query = (
+        select(_J.project_id, _J.queue, *columns, oldest)
+        .group_by(_J.project_id, _J.queue)
+        .order_by(func.count().desc())
+        .limit(most)
+    )
+    return [
+        Depth(
+            row.project_id,
+            row.queue,
+            waiting=row.waiting,
+            delayed=row.delayed,
+            leased=row.leased,
+            dead=row.dead,
+            oldest_ms=row.oldest_ms,
+        )
+        for row in c.execute(query)
+    ]
+
+
+def _ran(c: Connection, statement: Update | Delete | Any) -> int:
+    return int(c.execute(statement).rowcount)
