@@ -16,7 +16,7 @@ from amba_router.store.project_store import ProjectStore
 from amba_router.store.state import DATABASE
 from amba_router.triggers.deliver import Deliverer
 from amba_runtime import entropy, limits
-from amba_runtime.background import Background, ended
+from amba_runtime.background import ended
 from amba_runtime.clock import Clock
 from amba_runtime.manifest import HANDLERS
 
@@ -61,8 +61,6 @@ class Triggers:
         self._clock = clock
         self._owner = entropy.uuid4()
         self._queues: Queues | None = None
-        self._background = Background()
-        self._closed = False
 
     @property
     def queues(self) -> Queues:
@@ -78,10 +76,7 @@ class Triggers:
     def open(self) -> None:
         """In the background, take up what an earlier run left; nothing where there was none."""
         if (self._states.path / DATABASE).exists():
-            self._background.spawn(self._open())
-
-    async def _open(self) -> None:
-        await self.queues.open()
+            self.queues.start()
 
     async def declare(self, project_id: str, *, queues: Iterable[Binding] = ()) -> None:
         """Bind what `amba.toml` declares, and what it declared before no more."""
@@ -102,7 +97,5 @@ class Triggers:
         Args:
             grace_s: what is under way may end within it.
         """
-        self._closed = True
-        await self._background.close()
         if self._queues is not None:
             await ended(self._queues.close(grace_s=grace_s))

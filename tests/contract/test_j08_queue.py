@@ -129,3 +129,18 @@ def test_contract_J_08_a_delivery_on_demand(shop: Shop) -> None:
     assert told["error"] == f"thrown for message {told['messages'][2]['id']}"
     assert len(told["logs"]) == 3
     assert shop.api("GET", "queue/mail/jobs").body["total"] == 0
+
+
+def test_contract_J_08_ten_of_the_largest_payloads_are_a_batch(shop: Shop) -> None:
+    """10 x 128 KiB reach the handler whole (H-14)."""
+    deployed(shop)
+    bind(shop, batch_size=10, batch_wait_ms=5_000)
+    largest = {"do": "ack", "x": "x" * (128 * 1024 - len('{"do": "ack", "x": ""}'))}
+    for _ in range(10):
+        send(shop, largest)
+    until(lambda: shop.api("GET", "queue/mail/jobs").body["total"] == 0)
+    [event] = shop.api("GET", f"functions/{NAME}/logs").data["events"]
+    assert event["Outcome"] == "ok"
+    more = {**largest, "x": largest["x"] + "x"}
+    told = shop.api("POST", "queue/send", {"name": "mail", "payload": more})
+    assert told.said == (413, "PAYLOAD_TOO_LARGE")

@@ -27,6 +27,7 @@ from amba_runtime import entropy, limits
 from amba_runtime.background import Background
 from amba_runtime.clock import Clock, time_ms
 from amba_runtime.engine.base import QueueMessage
+from amba_runtime.errors import AmbaRunError
 from amba_runtime.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -108,15 +109,28 @@ class Queues:
 
     # life
 
-    async def open(self) -> None:
+    def start(self) -> None:
         """Deliver from here on, first of all what was left behind. Idempotent.
 
-        Raises:
-            UserError, InternalError: the state directory cannot be used; the next wake tries again.
+        In the background; a state directory that cannot be used is tried again and again.
         """
-        if self._opening is None or (self._opening.done() and not self._opened):
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-        await asyncio.shield(self._opening)
+        if self._opening is None and not self._closing:
+            self._opening = asyncio.get_running_loop().create_task(self._open_at_last())
+
+    async def open(self) -> None:
+        """The same; returns once it does."""
+        self.start()
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+
+    async def _open_at_last(self) -> None:
+        while True:
+            try:
+                await self._open()
+                return
+            except AmbaRunError as error:  # a full disk, say: it may pass
+                logger.error("queues cannot be opened: %s", error)
+            await self._clock.sleep(limits.QUEUE_TROUBLE_S.value)
 
     async def _open(self) -> None:
         database = (await self._states.state()).database
@@ -178,7 +192,7 @@ class Queues:
             known.binding = None
             known.not_before_ms = 0
         if not self._opened:
-            self._background.spawn(self.open())
+            self.start()
         elif due_ms is not None and due_ms > time_ms(self._clock):
             self._alarm.set(known.key, due_ms)
         else:

@@ -14,6 +14,7 @@ from amba_router.api import faults
 from amba_router.api.faults import Refused
 from amba_router.store import queue_leases
 from amba_router.store.queue_records import Lease, Settings, Settlement
+from amba_router.store.state import State
 from amba_router.store.trigger_schema import queue_keys
 from amba_router.triggers.settle import RETRIED
 from amba_runtime import limits
@@ -740,6 +741,91 @@ def test_a_wake_opens_what_is_not_open(tmp_path: Path) -> None:
         assert lab.bodies() == ["a"]
 
     run(tmp_path, work)
+
+
+def test_a_start_that_fails_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk at the start: what was left behind is delivered once there is room."""
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.queues.close()
+        await lab.hold("a")
+        lab.queues = lab.process()
+        write, fails = lab.state.database.write, 2
+
+        async def full(*args: Any, **more: Any) -> Any:
+            nonlocal fails
+            if fails:
+                fails -= 1
+                raise UserError(UserCode.DISK_FULL, "no space is left")
+            return await write(*args, **more)
+
+        monkeypatch.setattr(lab.state.database, "write", full)
+        lab.queues.start()
+        for _ in range(2):
+            await lab.clock.advance(limits.QUEUE_TROUBLE_S.value)
+        await lab.queues.rest()
+        assert lab.bodies() == ["a"]
+
+    run(tmp_path, work)
+    assert caplog.text.count("queues cannot be opened") == 2
+
+
+def test_a_close_while_it_opens_ends_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is begun after it, and nothing is left."""
+
+    async def work(lab: Lab) -> None:
+        await lab.queues.close()
+        await lab.hold("a")
+        lab.function()
+        opening = asyncio.Event()
+
+        async def never_there() -> State:
+            opening.set()
+            return await asyncio.get_running_loop().create_future()
+
+        state, lab.queues = lab.states.state, lab.process()
+        monkeypatch.setattr(lab.states, "state", never_there)
+        lab.queues.start()
+        await opening.wait()
+        assert lab.queues.busy
+        await lab.queues.close()
+        monkeypatch.setattr(lab.states, "state", state)
+        lab.queues.start()
+        lab.queues.wake(lab.p, "orders")
+        assert not lab.queues.busy
+        assert lab.bodies() == []
+
+    run(tmp_path, work)
+
+
+def test_a_project_that_is_deleted_takes_its_messages_along(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the middle of a delivery too: its end changes nothing, others go on."""
+
+    async def work(lab: Lab) -> None:
+        other = await lab.project("Other")
+
+        async def deleted_meanwhile(_batch: Batch) -> Event:
+            await lab.control.delete_project(other)
+            return threw()
+
+        lab.function("doomed", deleted_meanwhile, of=other)
+        lab.function()
+        await lab.bind(function="doomed", of=other, consumers=1)
+        await lab.bind()
+        await lab.send(1, 2, of=other)
+        await lab.queues.rest()
+        await lab.send("still here")
+        await lab.queues.rest()
+        assert lab.bodies() == [1, "still here"]
+        assert lab.queues.next_ms is None
+
+    run(tmp_path, work)
+    assert "Traceback" not in caplog.text
 
 
 # --- stale workers, trouble ---
