@@ -17,15 +17,13 @@ from amba_router.services.fan_out.windows import Window
 from amba_router.store import fan_out_rows, segment_rows
 from amba_router.store.fan_out_rows import Member
 from amba_router.store.project_store import ProjectStore
+from amba_router.store.queue_records import FAN_OUT
 from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.clock import Clock, time_ms
 
 Handlers = Callable[[str, str], tuple[str, ...] | None]
 """(project id, function) -> the handlers of what serves; None where nothing does."""
-
-QUEUE = "fan-out:"
-"""How the name of such a queue begins; the function's follows."""
 
 Wake = Callable[[str, str], None]
 """(project id, queue): it has messages by now."""
@@ -98,7 +96,7 @@ class FanOut:
                 f"{limits.FAN_OUT_BYTES.value}; send a smaller one, or make smaller segments",
                 {"field": "$.invoke.payload", "bytes_max": limits.FAN_OUT_BYTES.value},
             )
-        queue = f"{QUEUE}{function}"
+        queue = f"{FAN_OUT}{function}"
 
         def write(scoped: Scoped) -> None:
             _check_segment(scoped, segment_id)
