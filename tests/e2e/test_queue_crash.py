@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,9 @@ def depth(shop: Shop) -> int:
     return total
 
 
-def at_most(shop: Shop, most: int) -> bool:
-    """So many of them, or fewer."""
-    return depth(shop) <= most
+def falls_to(shop: Shop, most: int) -> None:
+    """Wait until no more are left than that."""
+    until(lambda: depth(shop) <= most, within_s=30)
 
 
 def again(node: NodeProcess) -> None:
@@ -53,9 +52,9 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
         assert shop.api("PUT", "queue/bindings", {**body, **settings, "status": "active"}).data
         for kill in range(1, KILLS + 1):
             most = MESSAGES * (KILLS + 1 - kill) // (KILLS + 1)
-            until(partial(at_most, shop, most), within_s=30)
+            falls_to(shop, most)
             again(node)
-        until(lambda: depth(shop) == 0, within_s=30)
+        falls_to(shop, 0)
         keys = [str(key).split("/") for key in shop.call(NAME).body]
     seen = Counter(n for _, n, _ in keys)
     assert set(seen) == {str(n) for n in range(MESSAGES)}
