@@ -662,6 +662,7 @@ SCHEDULE_ERROR = Limit(1_024, "characters", "of a run's error kept in its histor
 SCHEDULE_LATE_MS = Limit(60_000, "ms", "a slot may be late before it is missed", "ours")
 SCHEDULE_RETRIES = Limit(2, "tries", "again, of a firing that did not reach its handler", "ours")
 SCHEDULE_RETRY_S = Deadline(10.0, "to the first of them; twice that to the second", "ours")
+SCHEDULE_END_S = Deadline(2.0, "a server that ends writes down how a run has ended", "ours")
 SCHEDULE_STALE_MS = Limit(
     1_080_000, "ms", "after which a run that has no end is cut off", "EVENT_MS, tries, a margin"
 )

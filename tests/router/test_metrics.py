@@ -34,6 +34,9 @@ def _counted() -> Metrics:
     asyncio.run(run())
     metrics.refusals.update(["EXTERNAL_IMPORT", "rate_limited", "rate_limited"])
     metrics.gauge("amba_isolates_live", "gauge", "Isolates alive.", lambda: 3)
+    name, firings = "amba_schedule_firings_total", {Outcome.OK: 7, "skipped": 1}
+    series = [({"outcome": told}, count) for told, count in firings.items()]
+    metrics.family(name, "counter", "Firings.", lambda: series)
     return metrics
 
 
@@ -52,10 +55,12 @@ def test_all_series_are_told() -> None:
         'amba_refusals_total{code="EXTERNAL_IMPORT"} 1',
         'amba_refusals_total{code="rate_limited"} 2',
         "amba_isolates_live 3",
+        'amba_schedule_firings_total{outcome="ok"} 7',
+        'amba_schedule_firings_total{outcome="skipped"} 1',
     ):
         assert f"\n{line}\n" in text
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 5
+    assert len(names) == len(set(names)) == 6
     assert text.endswith("\n")
 
 

@@ -379,6 +379,9 @@ def test_wrong_values_of_the_project(tmp_path: Path, text: str) -> None:
         "schedules = ['60 * * * *']",
         "schedules = ['* * * * *', '*  * * * *']",
         f"schedules = ['{'1' * 5000} * * * *']",
+        "schedules = [{ cron = 5 }]",
+        "schedules = ['5/15 * * * *']",
+        "schedules = ['@daily']",
     ],
 )
 def test_wrong_values_of_a_function(tmp_path: Path, text: str) -> None:
@@ -389,7 +392,7 @@ def test_wrong_values_of_a_function(tmp_path: Path, text: str) -> None:
 def test_schedules_are_judged_as_the_server_does(tmp_path: Path) -> None:
     """The reason is the triggers' own, at the key it is about (contract D.6, H-13)."""
     told = one(tmp_path, "[functions.a]\nschedules = ['0 0 31 2 *']")
-    assert told.startswith("2: functions.a.schedules[0].cron: it never fires")
+    assert told.startswith("2: functions.a.schedules[0]: it never fires")
     zone = "schedules = [{ cron = '* * * * *', timezone = 'Mars/Olympus' }]"
     told = one(tmp_path, f"[functions.a]\n{zone}")
     assert told.startswith("2: functions.a.schedules[0].timezone: ")
@@ -402,6 +405,23 @@ def test_a_function_has_so_many_schedules(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, f"[functions.a]\nschedules = {json.dumps(crons[:-1])}"))
     assert len(config.functions["a"].schedules or ()) == most
     assert f"may have {most}" in one(tmp_path, f"[functions.a]\nschedules = {json.dumps(crons)}")
+
+
+def test_schedules_are_read_as_the_platform_reads_them(tmp_path: Path) -> None:
+    """The words of the API, with the line; absent, empty and given are three things (D.6)."""
+    said = one(tmp_path, "[functions.hello]\nschedules = ['* * * * *', '0 0 30 feb *']")
+    assert said.startswith("2: functions.hello.schedules[1]: it never fires: no month FEB has")
+    text = """
+[functions.a]
+[functions.b]
+schedules = []
+[functions.c]
+schedules = [{ cron = "0  9 * * *", timezone = "Asia/Tokyo", missed = "run_once" }]
+"""
+    functions = load_config(write(tmp_path, text)).functions
+    assert functions["a"].schedules is None
+    assert functions["b"].schedules == ()
+    assert functions["c"].schedules == (Schedule("0 9 * * *", "Asia/Tokyo", Missed.RUN_ONCE),)
 
 
 @pytest.mark.parametrize("window", ["1s", "3600s", "60m", "1h", "007s"])

@@ -6,6 +6,7 @@ The handler's own failure is not repeated: it ran. A firing that did not reach i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -81,7 +82,7 @@ class Firings:
         self.late_s = max(0.0, self._clock.time_s() - firing.slot_ms / 1000)
         ending = await self._deliver(firing)
         self.outcomes[ending.outcome] += 1
-        await self._end(firing, ending)
+        await self._end_whole(firing, ending)
         if ending.outcome != Outcome.OK:
             logger.info(
                 "schedule.failed project=%s function=%s cron=%r outcome=%s",
@@ -151,6 +152,16 @@ class Firings:
         ending = Ending(done.outcome, done.error, done.request_id)
         gone = done.outcome is Outcome.INTERNAL_ERROR and done.result.get("noRetry") is not True
         return NotReached(ending) if gone else ending
+
+    async def _end_whole(self, firing: Firing, ending: Ending) -> None:
+        """The same as `_end`: who is called off now has run, and its row is to say so."""
+        end = asyncio.ensure_future(self._end(firing, ending))
+        try:
+            await asyncio.shield(end)
+        except asyncio.CancelledError:
+            await asyncio.wait({end}, timeout=limits.SCHEDULE_END_S.value)
+            end.cancel()
+            raise
 
     async def _end(self, firing: Firing, ending: Ending) -> None:
         from amba_router.store import schedule_rows

@@ -14,10 +14,11 @@ import pytest
 from tests.router.triggers.schedule_lab import FINE, START, Stage, ms, on_stage, staged
 
 from amba_router.api.faults import Refused
-from amba_router.store import schedule_rows
+from amba_router.store import schedule_rows, trigger_sweeps
 from amba_router.store.control import ControlStore
 from amba_router.store.schedule_rows import Claim, Wanted
 from amba_router.triggers.deliver import Deliverer, NotNow
+from amba_router.triggers.timetable import Entry
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import UserCode, UserError
@@ -250,6 +251,10 @@ def _stands_at(stage: Stage, *, ok: int, skipped: int) -> bool:
     return (done.outcomes["ok"], done.skipped, stage.ticker.under_way) == (ok, skipped, 1)
 
 
+def _are_left(errors: list[Exception], count: int) -> bool:
+    return len(errors) == count
+
+
 def _has_heard(stage: Stage, count: int) -> bool:
     return len(stage.engine.heard) == count
 
@@ -409,6 +414,174 @@ def test_deleted_while_it_runs(tmp_path: Path) -> None:
         await stage.steps(180)
         assert len(stage.engine.heard) == 1
         assert await stage.slots_of(id_, schedule) == []
+
+    on_stage(tmp_path, body)
+
+
+def test_a_server_that_ends_writes_down_what_has_run(tmp_path: Path) -> None:
+    """`stop` begins nothing more; a run that ended in time is not fired again by the next start."""
+
+    async def main() -> None:
+        clock = ManualClock(START.timestamp())
+        gate = asyncio.Event()
+
+        async def slow(function: str, cron: str, at: int) -> Event:
+            await gate.wait()
+            return Event(Outcome.OK, Tell(), dict(FINE))
+
+        async with staged(tmp_path, clock=clock) as stage:
+            stage.engine.act = slow
+            id_ = await stage.project()
+            stage.function(id_, "f")
+            schedule = await stage.add(id_, "f", "* * * * *", missed="run_once")
+            await stage.until(lambda: stage.ticker.loaded)
+            await clock.advance(60)
+            await stage.until(partial(_has_heard, stage, 1))
+            stage.ticker.stop()
+            gate.set()
+            await stage.until(lambda: stage.ticker.firings.outcomes["ok"] == 1)
+            await stage.ticker.close()
+            assert (await stage.outcomes(id_, schedule)) == [(T0 + MINUTE, "ok")]
+            await clock.advance(120)
+            assert len(stage.engine.heard) == 1
+            stage.ticker.open()  # it is closed for good
+            assert stage.ticker.under_way == 0
+
+    asyncio.run(main())
+
+
+def test_an_open_run_of_another_process_skips_the_next_slot(tmp_path: Path) -> None:
+    """Whoever is at the slot before: its row counts, until it is too old to be anybody's."""
+
+    async def body(stage: Stage) -> None:
+        id_ = await stage.project()
+        schedule = await stage.add(id_, "f", "0 0 1 1 *")
+
+        async def claim(minute: int, owner: str) -> Claim:
+            at_ms = minutes(minute)[0]
+            work = partial(
+                schedule_rows.claim, id_=schedule, slot_ms=at_ms, owner=owner, now_ms=at_ms
+            )
+            return await stage.store.write(id_, work)
+
+        assert await claim(1, "a") is Claim.OURS
+        assert await claim(1, "b") is Claim.TAKEN
+        assert await claim(2, "b") is Claim.SKIPPED
+        assert await claim(2, "a") is Claim.SKIPPED_ALREADY
+        stale = limits.SCHEDULE_STALE_MS.value // MINUTE
+        assert await claim(stale, "b") is Claim.SKIPPED
+        assert await claim(stale + 1, "b") is Claim.OURS
+        gone = partial(schedule_rows.claim, id_="no", slot_ms=T0, owner="a", now_ms=T0)
+        assert await stage.store.write(id_, gone) is Claim.GONE
+        # a stale owner that comes back ends nothing that is not its own
+        end = partial(
+            schedule_rows.end,
+            id_=schedule,
+            slot_ms=minutes(stale + 1)[0],
+            now_ms=T0,
+            outcome="ok",
+            error="",
+            request_id=None,
+        )
+        assert not await stage.store.write(id_, partial(end, owner="a"))
+        assert await stage.store.write(id_, partial(end, owner="b"))
+
+    on_stage(tmp_path, body)
+
+
+@pytest.mark.parametrize(("alone", "age_ms", "expected"), [
+    (True, 0, 2), (False, 0, 0), (False, limits.SCHEDULE_STALE_MS.value + 1, 2),
+])  # fmt: skip
+def test_whose_runs_a_start_takes_for_dead(
+    tmp_path: Path, alone: bool, age_ms: int, expected: int
+) -> None:
+    """Everybody's with a state directory of one's own; else those that nobody can be at."""
+
+    async def body(stage: Stage) -> None:
+        await stage.until(lambda: stage.ticker.loaded)
+        id_ = await stage.project()
+        for missed in ("skip", "run_once"):
+            schedule = await stage.add(id_, missed, "0 0 1 1 *", missed=missed, told=False)
+            claim = partial(schedule_rows.claim, id_=schedule, slot_ms=T0, owner="dead", now_ms=T0)
+            assert await stage.store.write(id_, claim) is Claim.OURS
+        work = partial(trigger_sweeps.schedule_interrupt, alone=alone, now_ms=T0 + age_ms)
+        found = await stage.state.database.write(work)
+        assert [one.slot_ms for one in found] == [T0] * expected
+        assert sorted(one.again for one in found) == [False, True][:expected]
+
+    on_stage(tmp_path, body)
+
+
+def test_a_zone_that_is_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its schedule fires no more, the log says why, and the others fire on."""
+
+    async def body(stage: Stage) -> None:
+        id_ = await stage.project()
+        stage.function(id_, "f")
+        await stage.add(id_, "f", "* * * * *", "Mars/Olympus")
+        await stage.add(id_, "f", "* * * * *")
+        await stage.steps(60)
+        assert len(stage.engine.heard) == 1
+        assert "schedule.unreadable" in caplog.text
+        assert "Mars/Olympus" in caplog.text
+
+    on_stage(tmp_path, body)
+
+
+def test_a_store_that_fails_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A look that fails, in words or with a bug, is followed by the next one."""
+
+    async def body(stage: Stage) -> None:
+        assert isinstance(stage.clock, ManualClock)
+        id_ = await stage.project()
+        stage.function(id_, "f")
+        await stage.settle()
+        errors: list[Exception] = [
+            UserError(UserCode.STATE_READ_ONLY, "read-only now"), ValueError("a bug")
+        ]  # fmt: skip
+        real = stage.state.database.read
+
+        async def fails(work: Any) -> Any:
+            if errors and work is trigger_sweeps.schedule_stamp:
+                raise errors.pop(0)
+            return await real(work)
+
+        monkeypatch.setattr(stage.state.database, "read", fails)
+        await stage.add(id_, "f", "* * * * *", told=False)
+        for left in (1, 0):
+            await stage.clock.advance(30)
+            await stage.until(partial(_are_left, errors, left))
+        await stage.clock.advance(30)
+        await stage.until(lambda: stage.ticker.known == 1)
+        assert "read-only now" in caplog.text
+        assert "a bug" in caplog.text
+
+    on_stage(tmp_path, body)
+
+
+def test_one_that_cannot_be_reckoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Keeps no other from its time."""
+
+    async def body(stage: Stage) -> None:
+        id_ = await stage.project()
+        stage.function(id_, "f")
+        await stage.add(id_, "f", "* * * * *", "Asia/Tokyo")
+        await stage.add(id_, "f", "* * * * *", "Asia/Seoul")
+        real = stage.ticker._due  # pyright: ignore[reportPrivateUsage]
+
+        def due(entry: Entry, now_ms: int) -> None:
+            if entry.cron.timezone == "Asia/Tokyo":
+                raise ArithmeticError("on purpose")
+            real(entry, now_ms)
+
+        monkeypatch.setattr(stage.ticker, "_due", due)
+        await stage.steps(60)
+        assert len(stage.engine.heard) == 1
+        assert "schedule.lost" in caplog.text
 
     on_stage(tmp_path, body)
 
