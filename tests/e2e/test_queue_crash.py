@@ -24,6 +24,11 @@ def depth(shop: Shop) -> int:
     return total
 
 
+def falls_to(shop: Shop, most: int) -> None:
+    """Wait until no more are left than that."""
+    until(lambda: depth(shop) <= most, within_s=30)
+
+
 def again(node: NodeProcess) -> None:
     """`kill -9`, and a new start of the same state directory."""
     node.kill()
@@ -47,9 +52,9 @@ def test_nothing_is_lost_by_kill_9(tmp_path: Path) -> None:
         assert shop.api("PUT", "queue/bindings", {**body, **settings, "status": "active"}).data
         for kill in range(1, KILLS + 1):
             most = MESSAGES * (KILLS + 1 - kill) // (KILLS + 1)
-            until(lambda most=most: depth(shop) <= most, within_s=30)
+            falls_to(shop, most)
             again(node)
-        until(lambda: depth(shop) == 0, within_s=30)
+        falls_to(shop, 0)
         keys = [str(key).split("/") for key in shop.call(NAME).body]
     seen = Counter(n for _, n, _ in keys)
     assert set(seen) == {str(n) for n in range(MESSAGES)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, and_, case, func, or_
 
@@ -17,7 +17,6 @@ from amba_router.store.queue_records import (
     Depth,
     Job,
     NewJob,
-    Purged,
     Settings,
     State,
     fan_out,
@@ -132,7 +131,9 @@ def add_jobs(scoped: Scoped, queue: str, jobs: Sequence[NewJob]) -> None:
 
 def count(scoped: Scoped, queue: str) -> int:
     """Messages of a queue, dead ones too. Takes time with their number."""
-    return scoped.count(queue_jobs, _J.queue == queue)
+    # one by one: each has an index of its own
+    live = scoped.count(queue_jobs, _J.queue == queue, _J.dead_ms.is_(None))
+    return live + scoped.count(queue_jobs, _J.queue == queue, _J.dead_ms.is_not(None))
 
 
 # --- lists ---
@@ -171,11 +172,12 @@ def jobs(
     if state is not None:
         mine.append(is_in(state, now_ms))
     order = (_J.dead_ms.desc(), _J.seq.desc()) if state == "dead" else (_J.due_ms, _J.seq)
-    page = scoped.query(queue_jobs, _J.seq, octets(_J.payload, _J.error).label("size"))
-    page = page.where(*mine).order_by(*order).offset(offset).limit(limit)
-    found = scoped.rows(page)
-    fit = fitting((row.size for row in found), limits.QUEUE_PAGE_BYTES.value)
-    seqs = [row.seq for row in found[:fit]]
+    # who comes first, how large those are, and then what fits: no other payload is read
+    page = scoped.query(queue_jobs, _J.seq).where(*mine).order_by(*order)
+    seqs = [row.seq for row in scoped.rows(page.offset(offset).limit(limit))]
+    size = scoped.query(queue_jobs, _J.seq, octets(_J.payload, _J.error).label("size"))
+    sizes = {row.seq: row.size for row in scoped.rows(size.where(_J.seq.in_(seqs)))}
+    seqs = seqs[: fitting((sizes[seq] for seq in seqs), limits.QUEUE_PAGE_BYTES.value)]
     rows = {row.seq: row for row in scoped.rows(scoped.query(queue_jobs).where(_J.seq.in_(seqs)))}
     return [_job(rows[seq], now_ms) for seq in seqs], scoped.count(queue_jobs, *mine)
 
@@ -206,17 +208,13 @@ def resume(scoped: Scoped, queue: str) -> int:
     return _few(scoped, where, _J.dead_ms, **_ALIVE)
 
 
-def purge(scoped: Scoped, queue: str, what: Purged, now_ms: int) -> int:
-    """Without dead letters, without what waits, or both: at most `QUEUE_MOVED` at once.
+def purge(scoped: Scoped, queue: str, what: Literal["dead", "waiting"], now_ms: int) -> int:
+    """Without dead letters, or without what waits: at most `QUEUE_MOVED` at once.
 
     What is leased is not touched.
     """
     unleased = or_(_J.owner.is_(None), _J.due_ms <= now_ms)
-    where = {
-        "dead": _J.dead_ms.is_not(None),
-        "waiting": and_(_J.dead_ms.is_(None), unleased),
-        "all": or_(_J.dead_ms.is_not(None), unleased),
-    }[what]
+    where = _J.dead_ms.is_not(None) if what == "dead" else and_(_J.dead_ms.is_(None), unleased)
     few = scoped.query(queue_jobs, _J.seq).where(_J.queue == queue, where)
     return scoped.drop(queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)))
 

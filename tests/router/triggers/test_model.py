@@ -248,8 +248,13 @@ def machine(bench: Bench) -> type[RuleBasedStateMachine]:
         @rule(
             delay=st.sampled_from([0, 0, 0, 5, 60]),
             key=st.sampled_from([None, None, None, "k", "l"]),
+            count=st.integers(1, 4),
         )
-        def send(self, delay: int, key: str | None) -> None:
+        def send(self, delay: int, key: str | None, count: int) -> None:
+            for _ in range(count):
+                self.send_one(delay, key)
+
+        def send_one(self, delay: int, key: str | None) -> None:
             self.sent += 1
             payload = f'{{"n": {self.sent}}}'
             known = self.model.keys.get(key) if key is not None else None
@@ -266,6 +271,14 @@ def machine(bench: Bench) -> type[RuleBasedStateMachine]:
 
         @rule()
         def deliver(self) -> None:
+            self.take()
+
+        @rule(seconds=st.sampled_from([45, 45, 46, 100]))
+        def deliver_what_ran_out(self, seconds: int) -> None:
+            bench.runner.run(bench.clock.advance(seconds))
+            self.take()
+
+        def take(self) -> None:
             lease = Lease(self.owner, "f", self.now, self.now + LEASE)
             taken = bench.here(lambda s: queue_leases.take(s, self.queue, lease))
             wanted = self.model.take(self.owner, self.now)
@@ -325,12 +338,12 @@ def machine(bench: Bench) -> type[RuleBasedStateMachine]:
                 if job.lease is not None and job.lease[0] != self.owner:
                     job.lease, job.due = None, min(job.due, self.now)
 
-        @rule(seconds=st.sampled_from([0.001, 1, 5, 10, 45, 100, 3_600]))
+        @rule(seconds=st.sampled_from([0.001, 1, 5, 10, 40, 3_600]))
         def time_passes(self, seconds: float) -> None:
             bench.runner.run(bench.clock.advance(seconds))
 
-        @rule(days=st.sampled_from([1, 14, 15]))
-        def days_pass(self, days: int) -> None:
+        @rule(days=st.sampled_from([0.5, 0.5, 0.5, 1, 14]))
+        def days_pass(self, days: float) -> None:
             bench.runner.run(bench.clock.advance(days * 86_400))
 
         @rule()

@@ -784,7 +784,8 @@ def test_a_close_while_it_opens_ends_that(tmp_path: Path, monkeypatch: pytest.Mo
 
         async def never_there() -> State:
             opening.set()
-            return await asyncio.get_running_loop().create_future()
+            future: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+            return await future
 
         state, lab.queues = lab.states.state, lab.process()
         monkeypatch.setattr(lab.states, "state", never_there)

@@ -188,7 +188,16 @@ class QueueService:
     async def purge(self, project_id: str, queue: str, what: Purged) -> int:
         """Drop messages, but none that is being delivered; how many."""
         now_ms = time_ms(self._clock)
-        return await self._in_steps(project_id, lambda s: queue_rows.purge(s, queue, what, now_ms))
+        done = 0
+        if what != "waiting":
+            done += await self._in_steps(
+                project_id, lambda s: queue_rows.purge(s, queue, "dead", now_ms)
+            )
+        if what != "dead":
+            done += await self._in_steps(
+                project_id, lambda s: queue_rows.purge(s, queue, "waiting", now_ms)
+            )
+        return done
 
     # drills
 
