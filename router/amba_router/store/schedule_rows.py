@@ -168,33 +168,25 @@ def claim(scope: Scoped, id_: str, slot_ms: int, *, owner: str, now_ms: int) -> 
     """
     if scope.value(scope.query(schedules, schedules.c.seq).where(schedules.c.id == id_)) is None:
         return Claim.GONE
-    table = schedule_slots
+    table, kept = schedule_slots, limits.SCHEDULE_SLOTS.value
     of_it = table.c.schedule_id == id_
-    kept = limits.SCHEDULE_SLOTS.value
-    edge = scope.value(
-        scope.query(table, table.c.slot_ms)
-        .where(of_it, table.c.slot_ms <= max(now_ms, slot_ms))
-        .order_by(table.c.slot_ms.desc())
-        .offset(kept - 1)
-    )
-    if edge is not None:
+    columns = (table.c.slot_ms, table.c.began_ms, table.c.ended_ms)
+    rows = scope.rows(scope.query(table, *columns).where(of_it).order_by(table.c.slot_ms.desc()))
+    past = [row.slot_ms for row in rows if row.slot_ms <= max(now_ms, slot_ms)]
+    if len(past) >= kept:
+        edge = past[kept - 1]
         if slot_ms < edge:
             return Claim.TAKEN  # perhaps: its row may have been among those that went
-        if slot_ms > edge:
-            scope.drop(table, of_it, table.c.slot_ms <= edge)
-    # what a clock that was ahead has left for times to come does not stay for ever
-    scope.drop(table, of_it, table.c.slot_ms > now_ms + limits.SCHEDULE_AHEAD_MS.value)
+        scope.drop(table, of_it, table.c.slot_ms <= edge, table.c.slot_ms != slot_ms)
+    ahead_ms = now_ms + limits.SCHEDULE_AHEAD_MS.value
+    if rows and rows[0].slot_ms > ahead_ms:
+        # what a clock that was ahead has left for times to come does not stay for ever
+        scope.drop(table, of_it, table.c.slot_ms > ahead_ms)
     stale = limits.SCHEDULE_STALE_MS.value
-    busy = scope.value(
-        scope.query(table, table.c.slot_ms).where(
-            of_it,
-            table.c.ended_ms.is_(None),
-            table.c.slot_ms != slot_ms,
-            table.c.began_ms > now_ms - stale,
-            table.c.began_ms < now_ms + stale,
-        )
-    )
-    if busy is not None:
+    if any(
+        row.ended_ms is None and row.slot_ms != slot_ms and abs(row.began_ms - now_ms) < stale
+        for row in rows
+    ):
         added = skip(scope, id_, slot_ms, owner=owner, now_ms=now_ms)
         return Claim.SKIPPED if added else Claim.SKIPPED_ALREADY
     row = {"schedule_id": id_, "slot_ms": slot_ms, "owner": owner, "began_ms": now_ms}

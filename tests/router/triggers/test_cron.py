@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -124,9 +125,9 @@ def test_zones_that_are_refused(zone: str) -> None:
 def test_the_expression_is_kept_as_it_was_given() -> None:
     """`controller.cron` is the string as registered (contract B), but for its blanks."""
     assert parse("  0\t9  * *   mon-FRI\n", "UTC").text == "0 9 * * mon-FRI"
-    edge = "0 0 * * " + ",".join(["1"] * 124)
-    assert len(edge) == limits.SCHEDULE_CRON.value - 1
-    assert parse(edge + "-1", "UTC") if len(edge) < 254 else parse(edge, "UTC")
+    edge = "00 0 * * " + ",".join(["1"] * 124)
+    assert len(edge) == limits.SCHEDULE_CRON.value
+    assert parse(edge, "UTC").text == edge
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,14 @@ def test_runs_that_are_years_apart_cost_little() -> None:
     assert cron.after(ms("2072-03-01T00:00")) == ms("2088-02-29T00:00")
     # 2100 has no 29 February: from 2088 it is 40 years
     assert cron.after(ms("2089-01-01T00:00")) == ms("2128-02-29T00:00")
+
+
+def test_the_search_for_a_run_ends() -> None:
+    """A date that never comes, had it not been refused: no run in 50 years (SCHEDULE_DAYS)."""
+    never = replace(parse("0 0 * 2 *", "UTC"), days=1 << 30)
+    assert never.after(ms("2026-01-01T00:00")) is None
+    assert never.upcoming(ms("2026-01-01T00:00"), 5) == []
+    assert never.last(0, ms("2026-01-01T00:00")) is None
 
 
 @pytest.mark.parametrize("cron", ["* * * * *", "0 0 1 1 *", "0 0 29 2 *"])

@@ -258,6 +258,25 @@ def test_it_fires_and_the_list_says_how(tmp_path: Path) -> None:
         }
         assert (newest["outcome"], newest["error"]) == ("exception", "no paper")
         assert row["next_runs"][0] == "2026-01-01T00:06:00.000Z"
+        for _ in range(10):
+            await world.clock.advance(120)
+            await settle()
+        (row,) = (await desk.list())["data"]
+        assert len(row["last_runs"]) == limits.SCHEDULE_LAST_RUNS.value
+        assert row["last_runs"][0]["scheduled_at"] == "2026-01-01T00:24:00.000Z"
+
+    at_desk(tmp_path, body)
+
+
+def test_a_zone_that_this_machine_has_no_more(tmp_path: Path) -> None:
+    """The list says that nothing comes; the schedule can be deleted."""
+
+    async def body(desk: Desk) -> None:
+        lines = [("0 9 * * *", "Mars/Olympus", "skip")]
+        await desk.world.triggers.declared.deployed(desk.id, "report", lines)
+        (row,) = (await desk.list())["data"]
+        assert (row["timezone"], row["next_runs"]) == ("Mars/Olympus", [])
+        assert (await desk.world.delete(f"{desk.base}/schedules/{row['id']}")).status == 200
 
     at_desk(tmp_path, body)
 
