@@ -76,11 +76,11 @@ class Projects:
         """By its id."""
         return self._by_id.get(project_id)
 
-    def handlers(self, project_id: str, function: str) -> tuple[str, ...] | None:
+    def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
         """What the version that serves can be sent; None where nothing serves under that name."""
         project = self.by_id(project_id)
         # a name that no URL can have has no route either
-        key = function.encode("utf-8", "surrogatepass")
+        key = name.encode("utf-8", "surrogatepass")
         route = None if project is None else project.routes.get(key)
         if route is None or route.slot is None:
             return None

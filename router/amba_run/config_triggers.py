@@ -72,13 +72,20 @@ class TriggerReader(Shapes):
         return read
 
     def schedule(self, path: KeyPath, value: object) -> Schedule | None:
-        if isinstance(value, str):
-            value = {"cron": value}
-        table = self.table(path, value, ("cron", "timezone", "missed"), required=("cron",))
+        plain = isinstance(value, str)
+        table = {"cron": value}
+        if not plain:
+            known = ("cron", "timezone", "missed")
+            table = self.table(path, value, known, required=("cron",))
         cron = self.take(table, path, "cron", self.text, None)
         timezone = self.take(table, path, "timezone", self.text, "UTC")
         missed = self.take(table, path, "missed", lambda p, v: self.choice(p, v, Missed), None)
-        if cron is None or timezone is None or not self.fires(path, cron, timezone):
+        if cron is None or timezone is None:
+            return None
+        refusal = _refusal(cron, timezone)
+        if refusal is not None:
+            key, message = refusal
+            self.note(path if plain else (*path, key), message)
             return None
         return Schedule(" ".join(cron.split()), timezone, missed or Missed.SKIP)
 
@@ -88,16 +95,16 @@ class TriggerReader(Shapes):
             return None
         return value
 
-    def fires(self, path: KeyPath, cron: str, timezone: str) -> bool:
-        """Whether the triggers take it; their reason is noted."""
-        # only a schedule pays for these: start-up time counts
-        from amba_router.api.faults import INVALID_TIMEZONE, Refused
-        from amba_router.triggers.cron import parse
 
-        try:
-            parse(cron, timezone)
-        except Refused as refusal:
-            key = "timezone" if refusal.fault is INVALID_TIMEZONE else "cron"
-            self.note((*path, key), refusal.problem.message)
-            return False
-        return True
+def _refusal(cron: str, timezone: str) -> tuple[str, str] | None:
+    """What the triggers have against it: which key, and why; None where they take it."""
+    # only a schedule pays for these: start-up time counts
+    from amba_router.api.faults import INVALID_TIMEZONE, Refused
+    from amba_router.triggers.cron import parse
+
+    try:
+        parse(cron, timezone)
+    except Refused as refused:
+        key = "timezone" if refused.fault is INVALID_TIMEZONE else "cron"
+        return key, refused.problem.message
+    return None

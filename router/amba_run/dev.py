@@ -101,6 +101,7 @@ class DevServer:
             configured=lambda project: self._declared.apply(project, self._folder.config),
         )
         self.node.journal.listen(say.requests, say.late, say.limit)
+        self.node.journal.listen(self._declared.heard, self._declared.late)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop; everything has ended on return.

@@ -22,6 +22,8 @@ from amba_runtime import entropy, limits
 from amba_runtime.background import Background
 from amba_runtime.clock import Clock, time_ms
 from amba_runtime.errors import UserError
+from amba_runtime.outcome import Tell
+from amba_runtime.slot import Slot
 
 Row = dict[str, Any]
 
@@ -91,6 +93,9 @@ class DevTriggers:
         """Listens to the journal: a delivery changes its queue."""
         if any(invocation.method == "QUEUE" for invocation in invocations):
             self.changed()
+
+    def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        """Listens to late lines, which change nothing."""
 
     def asked(self, method: str, path: str) -> None:
         """A request of the platform API was answered: a send, or another change of a queue."""

@@ -98,7 +98,7 @@ def _waiting(api: Any) -> int:
 def _late_ms(api: Any, collector: _Punctual) -> list[float]:
     """By how much a message with a delay of a second came after it was due."""
     late: list[float] = []
-    body = {"name": "prompt", "payload": {}, "delay_seconds": 1}
+    body: dict[str, object] = {"name": "prompt", "payload": None, "delay_seconds": 1}
     api.post(api.at("queue", "send"), {**body, "delay_seconds": 0})  # its isolate is up then
     sleep(1)
     for _ in range(DUE):

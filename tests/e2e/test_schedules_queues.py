@@ -23,6 +23,11 @@ schedules = ["* * * * *", { cron = "0 8 * * MON", timezone = "Europe/Berlin" }]
 function = "eats"
 batch_size = 10
 retries = 0
+
+[queues.slow]
+function = "eats"
+retries = 1
+backoff_ms = 2000
 """
 
 TICKS = """
@@ -88,8 +93,10 @@ def test_what_is_declared_is_told(dev: Dev) -> None:
     assert set(schedules) == {"* * * * *", "0 8 * * MON"}
     assert {row["source"] for row in schedules.values()} == {"file"}
     assert all(len(row["next_runs"]) == 5 for row in schedules.values())
-    (queue,) = event["queues"]
-    assert (queue["queue_name"], queue["function_name"], queue["dead"]) == ("mail", "eats", 0)
+    assert {queue["queue_name"]: queue["function_name"] for queue in event["queues"]} == {
+        "mail": "eats",
+        "slow": "eats",
+    }
 
 
 def test_an_event_on_demand(dev: Dev) -> None:
@@ -127,6 +134,13 @@ def test_a_message_lives_and_dies(dev: Dev) -> None:
     until(lambda: "failed on purpose" in amba(dev, "queues", "peek", "mail", "--state", "dead")[1])
     purged = amba(dev, "queues", "purge", "mail", "--state", "dead", "--confirm", "mail")
     assert purged == (0, "removed 1 of mail\n")
+
+
+def test_a_retry_that_fails_is_told(dev: Dev) -> None:
+    """Nobody asked anything then: the delivery itself says that the queue is another one."""
+    assert amba(dev, "queues", "send", "slow", "--data", '"bad"')[0] == 0
+    told = dev.event("queue", queue_name="slow", dead=1, within_s=15)
+    assert (told["waiting"], told["delayed"], told["leased"]) == (0, 0, 0)
 
 
 def test_a_schedule_fires_by_itself(tmp_path: Path) -> None:

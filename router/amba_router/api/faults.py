@@ -184,6 +184,8 @@ STATEMENT_TIMEOUT = _input("STATEMENT_TIMEOUT", "a statement took too long; noth
 RESULT_TOO_LARGE = _input("RESULT_TOO_LARGE", "a statement gives or changes too many rows", 413)
 
 # schedules and queues
+INVALID_CRON = _input("INVALID_CRON", "not five fields of cron, or dates that never come")
+SCHEDULE_NOT_FOUND = _missing("SCHEDULE_NOT_FOUND", "this project has no such schedule")
 HANDLER_MISSING = _input("HANDLER_MISSING", "the function does not export the handler")
 QUEUE_NOT_BOUND = _missing("QUEUE_NOT_BOUND", "no function consumes this queue")
 QUEUE_FULL = Fault(429, "QUEUE_FULL", "rate_limit", "the queue has as many messages as it may")
@@ -216,11 +218,6 @@ INSUFFICIENT_BALANCE = Fault(
 MAX_BALANCE_EXCEEDED = Fault(
     409, "MAX_BALANCE_EXCEEDED", "conflict", "more would be there than may be"
 )
-
-# schedules and queues
-INVALID_CRON = _input("INVALID_CRON", "not five fields of cron, or dates that never come")
-HANDLER_MISSING = _input("HANDLER_MISSING", "the function has no handler for this trigger")
-SCHEDULE_NOT_FOUND = _missing("SCHEDULE_NOT_FOUND", "this project has no such schedule")
 
 FAULTS: tuple[Fault, ...] = tuple(value for value in globals().values() if isinstance(value, Fault))
 """All of them."""

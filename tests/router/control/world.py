@@ -213,10 +213,10 @@ class FakeTriggers:
         self.schedules = real.schedules
         self.declared = real.declared
         self._host = host
-        self._real = real
+        self.real = real
 
     async def close(self) -> None:
-        await self._real.close()
+        await self.real.close()
 
     def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
         serving = self._host.serving.get((project_id, name))
