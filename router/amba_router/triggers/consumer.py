@@ -87,7 +87,7 @@ class Consumers:
     Args:
         owner: of their leases: this process, and no other one ever.
         may_go_on: whether a consumer may have one more delivery after the one it had.
-        more: told of a queue of which more is due than one delivery takes.
+        more: told of a queue when its next message is due, while it has a delivery.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Consumers:
         owner: str,
         fraction: Callable[[], float],
         may_go_on: Callable[[Queue], bool],
-        more: Callable[[Queue], None],
+        more: Callable[[Queue, int], None],
     ) -> None:
         self.counts = Counts()
         self._store = store
@@ -141,23 +141,25 @@ class Consumers:
             return found
         lease = self._lease("", None)
         found = await self._store.write(project_id, lambda s: queue_leases.take(s, name, lease))
-        self._looked(queue, found)
+        self._looked(queue, found, None)
         return found
 
     async def _take(self, queue: Queue, binding: Binding, slot: Slot | None) -> Taken:
         project_id, name = queue.key
         lease = self._lease(binding.function, slot)
         taken = await self._store.write(project_id, lambda s: queue_leases.take(s, name, lease))
-        self._looked(queue, taken)
+        self._looked(queue, taken, lease)
         if not taken.messages:
             raise _NothingDue(taken.next_ms)
         return taken
 
-    def _looked(self, queue: Queue, taken: Taken) -> None:
+    def _looked(self, queue: Queue, taken: Taken, lease: Lease | None) -> None:
         queue.binding = taken.binding
         self.counts.dead += taken.buried
-        if taken.messages and taken.next_ms is not None and self._now_ms() >= taken.next_ms:
-            self._more(queue)
+        if not taken.messages or lease is None or taken.next_ms is None:
+            return
+        if taken.next_ms < lease.until_ms:  # what is due later than that is seen at the end
+            self._more(queue, taken.next_ms)
 
     def _lease(self, function: str, slot: Slot | None) -> Lease:
         now_ms = self._now_ms()
@@ -245,7 +247,7 @@ class Consumers:
                 "%d messages of %s were somebody else's by then", done.count - held, queue.key
             )
         self.counts.dead += len(done.dead)
-        self._looked(queue, following)
+        self._looked(queue, following, lease)
         return following
 
     async def _write(

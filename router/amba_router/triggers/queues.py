@@ -72,7 +72,7 @@ class Queues:
             owner=owner,
             fraction=fraction,
             may_go_on=self._may_go_on,
-            more=self._want,
+            more=self._more,
         )
         # those that rest come first, the one that rests longest at the very front
         self._queues: OrderedDict[Key, Queue] = OrderedDict()
@@ -278,6 +278,13 @@ class Queues:
             self._ring.want(queue.key)
             self._begin()
 
+    def _more(self, queue: Queue, next_ms: int) -> None:
+        """It is to have one more look then, whatever its consumers are at."""
+        if next_ms <= time_ms(self._clock):
+            self._want(queue)
+        else:
+            self._alarm.set(queue.key, next_ms)
+
     def _begin(self) -> None:
         while not self._closing and (key := self._ring.next()) is not None:
             queue = self._known(key)
@@ -306,10 +313,7 @@ class Queues:
         if queue.wakes != wakes:  # it may have looked before what is new was there
             next_ms = 0
         if next_ms is not None:
-            if next_ms > time_ms(self._clock):
-                self._alarm.set(queue.key, next_ms)
-            else:
-                self._want(queue)
+            self._more(queue, next_ms)
         self._begin()
 
     def _may_go_on(self, queue: Queue) -> bool:

@@ -221,6 +221,28 @@ def test_a_delayed_message_is_never_early(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_long_delivery_does_not_hold_up_what_becomes_due(tmp_path: Path) -> None:
+    """Another consumer is free: each delayed message has its time, not the first one alone."""
+
+    async def work(lab: Lab) -> None:
+        came: list[int] = []
+
+        async def slow(_batch: Batch) -> Event:
+            came.append(round(lab.clock.monotonic_s()))
+            return await never()
+
+        lab.function(handler=slow)
+        await lab.bind(consumers=4)
+        for delay_s in (10, 20, 30):
+            await lab.send(delay_s, delay_s=delay_s)
+        for _ in range(35):
+            await lab.clock.advance(1)
+            await lab.barrier()
+        assert came == [10, 20, 30]
+
+    run(tmp_path, work)
+
+
 def test_a_queue_has_its_order(tmp_path: Path) -> None:
     """By availability, with one consumer; a retry goes behind what was due before (H-14)."""
 
