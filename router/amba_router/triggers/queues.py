@@ -130,6 +130,8 @@ class Queues:
                 return
             except AmbaRunError as error:  # a full disk, say: it may pass
                 logger.error("queues cannot be opened: %s", error)
+            except Exception:  # whatever it is: a server without queues is told of again and again
+                logger.exception("queues cannot be opened")
             await self._clock.sleep(limits.QUEUE_TROUBLE_S.value)
 
     async def _open(self) -> None:

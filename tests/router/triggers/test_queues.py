@@ -370,6 +370,34 @@ def test_more_than_one_step_of_messages_is_put_aside(
     run(tmp_path, work)
 
 
+def test_a_resume_that_fails_half_way_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binding is active, and what came back with it is delivered; the rest at the next one."""
+    monkeypatch.setattr(limits, "QUEUE_MOVED", Limit(1, "message", "one by one", "test"))
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.bind(status="paused")
+        await lab.send(1, 2)
+        await lab.queues.rest()
+        assert await lab.states_of() == ["dead", "dead"]
+
+        async def full(*_args: Any, **_more: Any) -> int:
+            raise UserError(UserCode.DISK_FULL, "no space is left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lab.store, "write_in_steps", full)
+            with pytest.raises(UserError, match="no space"):
+                await lab.bind()
+        await lab.queues.rest()
+        assert lab.bodies() == [1]
+        await lab.bind()
+        assert lab.bodies() == [1, 2]
+
+    run(tmp_path, work)
+
+
 def test_who_consumes_may_change_in_a_backlog(tmp_path: Path) -> None:
     """From the binding's answer on it is the other function that gets messages."""
 
@@ -765,8 +793,14 @@ def test_a_wake_opens_what_is_not_open(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+@pytest.mark.parametrize(
+    "error", [UserError(UserCode.DISK_FULL, "no space is left"), RuntimeError("ours")]
+)
 def test_a_start_that_fails_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     """A full disk at the start: what was left behind is delivered once there is room."""
 
@@ -781,7 +815,7 @@ def test_a_start_that_fails_is_tried_again(
             nonlocal fails
             if fails:
                 fails -= 1
-                raise UserError(UserCode.DISK_FULL, "no space is left")
+                raise error
             return await write(*args, **more)
 
         monkeypatch.setattr(lab.state.database, "write", full)

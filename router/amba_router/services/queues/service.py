@@ -86,7 +86,7 @@ class QueueService:
         self._check_function(project_id, function)
         now_ms = time_ms(self._clock)
 
-        def work(scoped: Scoped) -> Binding:
+        def work(scoped: Scoped) -> tuple[Binding, int]:
             before = queue_rows.binding(scoped, queue)
             if before is None and queue_rows.binding_count(scoped) >= limits.QUEUE_BINDINGS.value:
                 raise faults.CONFLICT.refuse(
@@ -103,12 +103,15 @@ class QueueService:
                 updated_ms=now_ms,
             )
             queue_rows.put_binding(scoped, bound)
-            return bound
+            # what is back is back with the binding; only what are many take more steps
+            return bound, queue_rows.resume(scoped, queue) if bound.active else 0
 
-        bound = await self._store.write(project_id, work)
-        if bound.active:
-            await self._in_steps(project_id, lambda s: queue_rows.resume(s, queue))
-        self._pump.wake(project_id, queue, changed=True)
+        bound, resumed = await self._store.write(project_id, work)
+        try:
+            if resumed == limits.QUEUE_MOVED.value:
+                await self._in_steps(project_id, lambda s: queue_rows.resume(s, queue))
+        finally:  # the binding holds, whatever became of the rest
+            self._pump.wake(project_id, queue, changed=True)
         return bound
 
     async def bindings(self, project_id: str) -> list[Binding]:
