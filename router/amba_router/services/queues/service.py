@@ -264,23 +264,23 @@ class _Room:
 
     def __init__(self) -> None:
         self._most: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._full: dict[tuple[str, str], int] = {}  # until when nobody counts again
+        self._counted: dict[tuple[str, str], int] = {}  # when, of those that were nearly full
 
     def take(self, scoped: Scoped, queue: str, now_ms: int) -> None:
         """One more. Raises `Refused` QUEUE_FULL."""
         key = (scoped.project_id, queue)
         bound = limits.QUEUE_DEPTH.value
-        if now_ms < self._full.get(key, 0):
-            raise self._refusal(bound)
         held = self._most.get(key, bound)
         if held >= bound:
+            # one that is nearly full is not counted for each message that goes and comes
+            if abs(now_ms - self._counted.get(key, now_ms - _COUNT_MS)) < _COUNT_MS:
+                raise self._refusal(bound)
             held = queue_rows.count(scoped, queue)
+            if len(self._counted) >= limits.QUEUES_KNOWN.value:
+                self._counted.clear()
+            self._counted[key] = now_ms
         if held >= bound:
-            if len(self._full) >= limits.QUEUES_KNOWN.value:
-                self._full.clear()
-            self._full[key] = now_ms + _COUNT_MS
             raise self._refusal(bound)
-        self._full.pop(key, None)
         self._most[key] = held + 1
         self._most.move_to_end(key)
         if len(self._most) > limits.QUEUES_KNOWN.value:

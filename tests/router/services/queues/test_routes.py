@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from tests.router.control.world import Got, World
 
+from amba_router.store import queue_rows
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.queue_leases import take
 from amba_router.store.queue_records import Lease, Taken
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.limits import Limit
 
@@ -448,6 +450,33 @@ def test_a_queue_holds_so_many_messages(tmp_path: Path, monkeypatch: pytest.Monk
         assert (await desk.send()).said == (429, "QUEUE_FULL")  # not counted again at once
         await desk.world.clock.advance(1)
         assert [(await desk.send()).status for _ in range(4)] == [200, 200, 200, 429]
+
+    run(tmp_path, work)
+
+
+def test_a_queue_that_is_nearly_full_is_counted_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count goes through a million, in the one thread that writes for all projects (J9, J10)."""
+    monkeypatch.setattr(limits, "QUEUE_DEPTH", Limit(1, "messages", "", ""))
+    count, counted = queue_rows.count, 0
+
+    def counting(scoped: Scoped, queue: str) -> int:
+        nonlocal counted
+        counted += 1
+        return count(scoped, queue)
+
+    monkeypatch.setattr(queue_rows, "count", counting)
+
+    async def work(desk: Desk) -> None:
+        await desk.put()
+        for second in range(3):
+            said: list[int] = []
+            for _ in range(3):
+                said.append((await desk.send()).status)
+                await desk.post("orders/purge", {"state": "all"})
+            assert (said, counted) == ([200, 429, 429], second + 1)
+            await desk.world.clock.advance(1)
 
     run(tmp_path, work)
 
