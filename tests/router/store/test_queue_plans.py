@@ -83,12 +83,13 @@ def test_a_delivery_costs_what_its_batch_has(plans: Plans) -> None:
 
 def test_changes_of_many_and_pages_look_at_their_queue(plans: Plans) -> None:
     """Redelivered, resumed, purged, listed: steps of thousands in a project of any size."""
-    for work in (
+    works: tuple[Callable[[Scoped], object], ...] = (
         lambda s: queue_rows.redeliver(s, "q", NOW_MS),
         lambda s: queue_rows.resume(s, "q"),
         lambda s: queue_rows.purge(s, "q", "dead", NOW_MS),
         lambda s: queue_rows.jobs(s, "q", "waiting", NOW_MS, offset=0, limit=50),
         lambda s: queue_rows.purge(s, "q", "waiting", NOW_MS),
-    ):
+    )
+    for work in works:
         assert set(map(found_by, plans.of(work))) == {"queue", "seq"}
     assert queue_rows.count(plans.scoped, "q") == 0

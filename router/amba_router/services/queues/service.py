@@ -205,8 +205,14 @@ class QueueService:
     # drills
 
     async def fail_next(self, project_id: str, queue: str, count: int) -> None:
-        """The next deliveries fail. Raises `Refused` QUEUE_NOT_BOUND."""
-        await self._bound(project_id, queue)
+        """The next deliveries fail.
+
+        Raises:
+            Refused: QUEUE_NOT_BOUND, FUNCTION_NOT_FOUND, HANDLER_MISSING: what is remembered is
+                of queues that can be delivered, which are so many.
+        """
+        bound = await self._bound(project_id, queue)
+        self._check_function(project_id, bound.function)
         self._pump.fail_next(project_id, queue, count)
 
     async def deliver(self, project_id: str, queue: str, payloads: Sequence[str]) -> DeliveredNow:

@@ -667,6 +667,7 @@ def test_changes_of_many_are_made_in_steps(
         ("orders/fail-next", {"count": -1}, (400, "INVALID_INPUT")),
         ("orders/fail-next", {"count": 1_001}, (400, "INVALID_INPUT")),
         ("unbound/fail-next", {"count": 1}, (404, "QUEUE_NOT_BOUND")),
+        ("fan-out:nobody/fail-next", {"count": 1}, (404, "FUNCTION_NOT_FOUND")),
         ("unbound/deliver", {"payload": 1}, (404, "QUEUE_NOT_BOUND")),
         ("orders/deliver", {"payload": 1, "payloads": [1]}, (400, "INVALID_INPUT")),
         ("orders/deliver", {"payloads": []}, (400, "INVALID_INPUT")),
