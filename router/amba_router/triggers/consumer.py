@@ -8,6 +8,7 @@ delivered again, never that it is lost. What is settled and the next lease are o
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,14 +41,15 @@ class Queue:
         binding: as it was seen last; None asks the store.
         running: consumers.
         wakes: counts what may be new: who saw nothing before one looks again.
-        not_before_ms: there was no place for a delivery, or trouble.
+        not_before_s: there was no place for a delivery, or trouble; monotonic, as the wall clock
+            may be put back.
     """
 
     key: Key
     binding: Binding | None = None
     running: int = 0
     wakes: int = 0
-    not_before_ms: int = 0
+    not_before_s: float = 0.0
 
     @property
     def most(self) -> int:
@@ -196,8 +198,8 @@ class Consumers:
             if taken is not None:
                 await self._give_back(queue, taken.messages, begun=False)
             wait_s = max(error.retry_after_s, limits.QUEUE_AGAIN_S.value)
-            queue.not_before_ms = self._now_ms() + int(wait_s * 1000)
-            raise _NothingDue(queue.not_before_ms) from None
+            queue.not_before_s = self._clock.monotonic_s() + wait_s
+            raise _NothingDue(self._now_ms() + math.ceil(wait_s * 1000)) from None
         except Exception:
             # of ours, not of the function's: tried again later, and given up after some times
             if taken is not None:

@@ -192,7 +192,7 @@ class Queues:
         known.wakes += 1
         if changed:
             known.binding = None
-            known.not_before_ms = 0
+            known.not_before_s = 0.0
         if not self._opened:
             self.start()
         elif due_ms is not None and due_ms > time_ms(self._clock):
@@ -274,8 +274,9 @@ class Queues:
         """It has something that is due; it gets a consumer, if it may have one more."""
         if self._closing or not self._opened:
             return
-        if time_ms(self._clock) < queue.not_before_ms:
-            self._alarm.set(queue.key, queue.not_before_ms)
+        left_s = queue.not_before_s - self._clock.monotonic_s()
+        if left_s > 0:
+            self._alarm.set(queue.key, time_ms(self._clock) + math.ceil(left_s * 1000))
         elif queue.running < queue.most:
             self._ring.want(queue.key)
             self._begin()
@@ -305,8 +306,9 @@ class Queues:
         except Exception:  # the queue is tried again, and others are none the wiser
             logger.exception("the queue %s of %s has trouble", queue.key[1], queue.key[0])
             queue.binding = None
-            trouble_ms = int(limits.QUEUE_TROUBLE_S.value * 1000)
-            next_ms = queue.not_before_ms = time_ms(self._clock) + trouble_ms
+            trouble_s = limits.QUEUE_TROUBLE_S.value
+            queue.not_before_s = self._clock.monotonic_s() + trouble_s
+            next_ms = time_ms(self._clock) + int(trouble_s * 1000)
         finally:
             queue.running -= 1
             self._ring.done(queue.key)

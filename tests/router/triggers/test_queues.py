@@ -1006,6 +1006,32 @@ def test_trouble_of_ours_is_tried_again(
 # --- dead letters ---
 
 
+def test_trouble_does_not_last_until_a_clock_catches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall clock is put back an hour: what is sent then waits five seconds, not an hour."""
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.bind()
+
+        def broken(*_args: Any) -> None:
+            raise RuntimeError("ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(queue_leases, "take", broken)
+            await lab.send("before")
+            await lab.queues.rest()
+        lab.clock.jump(-3_600)
+        await lab.send("after")
+        await lab.passes(limits.QUEUE_TROUBLE_S.value + 0.1)
+        assert lab.bodies() == ["after"]
+        await lab.passes(3_600)
+        assert lab.bodies() == ["after", "before"]
+
+    run(tmp_path, work)
+
+
 def test_dead_letters_are_redelivered_from_the_start(tmp_path: Path) -> None:
     """By id or all, with failures 0 and all their attempts before them."""
 
