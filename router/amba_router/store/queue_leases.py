@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row
+from sqlalchemy import Row
 
 from amba_router.store.queue_records import (
     Binding,
@@ -22,7 +22,7 @@ from amba_router.store.queue_records import (
     Taken,
 )
 from amba_router.store.queue_rows import binding as binding_of
-from amba_router.store.scoped import Scoped
+from amba_router.store.scoped import At, Scoped
 from amba_router.store.trigger_schema import queue_jobs
 from amba_runtime import limits
 
@@ -64,9 +64,9 @@ def take(scoped: Scoped, queue: str, lease: Lease) -> Taken:
         return Taken(bound, (), full_ms)
     if not rows:
         return Taken(bound, (), _next_ms(scoped, queue))
-    scoped.change(
+    scoped.change_at(
         queue_jobs,
-        _J.seq.in_([row.seq for row in rows]),
+        [row.seq for row in rows],
         owner=lease.owner,
         due_ms=lease.until_ms,
         attempts=_J.attempts + 1,
@@ -80,11 +80,11 @@ def settle(scoped: Scoped, owner: str, settlement: Settlement, now_ms: int) -> i
     """Write down what became of leased messages; how many of them were still leased so."""
     held = 0
     for generation, seqs in _by_generation(settlement.acked).items():
-        held += scoped.drop(queue_jobs, _J.seq.in_(seqs), *_held(owner, generation))
+        held += scoped.drop(queue_jobs, *_held(owner, generation), at=seqs)
     for again in settlement.again:
-        held += scoped.change(
+        held += scoped.change_at(
             queue_jobs,
-            _J.seq == again.message.seq,
+            (again.message.seq,),
             *_held(owner, again.message.generation),
             owner=None,
             due_ms=again.due_ms,
@@ -92,9 +92,9 @@ def settle(scoped: Scoped, owner: str, settlement: Settlement, now_ms: int) -> i
             error=again.error,
         )
     for dead in settlement.dead:
-        held += scoped.change(
+        held += scoped.change_at(
             queue_jobs,
-            _J.seq == dead.message.seq,
+            (dead.message.seq,),
             *_held(owner, dead.message.generation),
             owner=None,
             dead_ms=now_ms,
@@ -113,9 +113,9 @@ def give_back(scoped: Scoped, owner: str, messages: Sequence[Message], *, begun:
     """
     held = 0
     for message in messages:
-        held += scoped.change(
+        held += scoped.change_at(
             queue_jobs,
-            _J.seq == message.seq,
+            (message.seq,),
             *_held(owner, message.generation),
             owner=None,
             due_ms=message.due_ms,
@@ -169,18 +169,18 @@ def _give_up(scoped: Scoped, queue: str, now_ms: int, cut_off: Sequence[Row[Any]
     buried = _bury(scoped, queue, now_ms, before_ms=now_ms - _KEPT_MS, reason="expired")
     if cut_off:
         seqs = [row.seq for row in cut_off]
-        buried += _kill(scoped, now_ms, "interrupted", _J.seq.in_(seqs), _LIVE)
+        buried += _kill(scoped, now_ms, "interrupted", seqs)
     return buried
 
 
 def _bury(scoped: Scoped, queue: str, now_ms: int, *, before_ms: int, reason: Reason) -> int:
     due = scoped.query(queue_jobs, _J.seq).where(_J.queue == queue, _LIVE, _J.due_ms <= before_ms)
     few = due.order_by(_J.due_ms, _J.seq).limit(limits.QUEUE_MOVED.value)
-    return _kill(scoped, now_ms, reason, _J.seq.in_(few))
+    return _kill(scoped, now_ms, reason, few)
 
 
-def _kill(scoped: Scoped, now_ms: int, reason: Reason, *where: ColumnElement[bool]) -> int:
-    return scoped.change(queue_jobs, *where, dead_ms=now_ms, owner=None, reason=reason)
+def _kill(scoped: Scoped, now_ms: int, reason: Reason, at: At) -> int:
+    return scoped.change_at(queue_jobs, at, _LIVE, dead_ms=now_ms, owner=None, reason=reason)
 
 
 def _message(row: Row[Any]) -> Message:

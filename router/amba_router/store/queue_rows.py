@@ -175,10 +175,11 @@ def jobs(
     # who comes first, how large those are, and then what fits: no other payload is read
     page = scoped.query(queue_jobs, _J.seq).where(*mine).order_by(*order)
     seqs = [row.seq for row in scoped.rows(page.offset(offset).limit(limit))]
-    size = scoped.query(queue_jobs, _J.seq, octets(_J.payload, _J.error).label("size"))
-    sizes = {row.seq: row.size for row in scoped.rows(size.where(_J.seq.in_(seqs)))}
+    size = octets(_J.payload, _J.error).label("size")
+    sized = scoped.rows(scoped.query(queue_jobs, _J.seq, size, at=seqs))
+    sizes = {row.seq: row.size for row in sized}
     seqs = seqs[: fitting((sizes[seq] for seq in seqs), limits.QUEUE_PAGE_BYTES.value)]
-    rows = {row.seq: row for row in scoped.rows(scoped.query(queue_jobs).where(_J.seq.in_(seqs)))}
+    rows = {row.seq: row for row in scoped.rows(scoped.query(queue_jobs, at=seqs))}
     return [_job(rows[seq], now_ms) for seq in seqs], scoped.count(queue_jobs, *mine)
 
 
@@ -216,7 +217,7 @@ def purge(scoped: Scoped, queue: str, what: Literal["dead", "waiting"], now_ms: 
     unleased = or_(_J.owner.is_(None), _J.due_ms <= now_ms)
     where = _J.dead_ms.is_not(None) if what == "dead" else and_(_J.dead_ms.is_(None), unleased)
     few = scoped.query(queue_jobs, _J.seq).where(_J.queue == queue, where)
-    return scoped.drop(queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)))
+    return scoped.drop(queue_jobs, at=few.limit(limits.QUEUE_MOVED.value))
 
 
 _ALIVE: dict[str, Any] = {"dead_ms": None, "reason": None, "owner": None}
@@ -225,7 +226,7 @@ _STATES: tuple[State, ...] = ("waiting", "delayed", "leased", "dead")
 
 def _few(scoped: Scoped, where: Sequence[ColumnElement[bool]], first: Any, **values: Any) -> int:
     few = scoped.query(queue_jobs, _J.seq).where(*where).order_by(first, _J.seq)
-    return scoped.change(queue_jobs, _J.seq.in_(few.limit(limits.QUEUE_MOVED.value)), **values)
+    return scoped.change_at(queue_jobs, few.limit(limits.QUEUE_MOVED.value), **values)
 
 
 def is_in(state: State, now_ms: int) -> ColumnElement[bool]:

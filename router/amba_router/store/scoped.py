@@ -6,7 +6,7 @@ and `drop` begin with the project's own rows, `add` puts the id in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -18,12 +18,16 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
     delete,
     func,
     select,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
+
+At = Collection[int] | Select[Any]
+"""Rows by their `seq`."""
 
 
 class Scoped:
@@ -37,14 +41,18 @@ class Scoped:
         self.connection = connection
         self.project_id = project_id
 
-    def query(self, table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
+    def query(
+        self, table: Table, *columns: ColumnElement[Any], at: At | None = None
+    ) -> Select[Any]:
         """This project's rows; add conditions, order and limits, then `rows`, `row` or `value`.
 
         Args:
             columns: what to give; all of the table without.
+            at: these rows of the project alone, each looked up by its `seq`. Conditions that
+                name `seq` beside the project have SQLite go through all that the project has.
         """
         chosen: Select[Any] = select(*columns).select_from(table) if columns else select(table)
-        return chosen.where(self._mine(table))
+        return chosen.where(self._mine(table, at))
 
     def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """All that a `query` finds."""
@@ -91,13 +99,21 @@ class Scoped:
         """Other values for this project's rows; how many there were."""
         return self._ran(update(table).where(self._mine(table), *where).values(values))
 
-    def drop(self, table: Table, *where: ColumnElement[bool]) -> int:
-        """Without these rows of this project; how many there were."""
-        return self._ran(delete(table).where(self._mine(table), *where))
+    def change_at(self, table: Table, at: At, *where: ColumnElement[bool], **values: Any) -> int:
+        """The same, of rows that are looked up by their `seq`: see `query`."""
+        return self._ran(update(table).where(self._mine(table, at), *where).values(values))
 
-    def _mine(self, table: Table) -> ColumnElement[bool]:
+    def drop(self, table: Table, *where: ColumnElement[bool], at: At | None = None) -> int:
+        """Without these rows of this project; how many there were. Args: at: see `query`."""
+        return self._ran(delete(table).where(self._mine(table, at), *where))
+
+    def _mine(self, table: Table, at: At | None = None) -> ColumnElement[bool]:
         mine: ColumnElement[bool] = table.c.project_id == self.project_id
-        return mine
+        if at is None:
+            return mine
+        # SQLite knows no sizes: it takes an index that begins with the project, and goes through
+        # all of its rows, sooner than four look-ups by `seq`. An expression has no index.
+        return and_(table.c.seq.in_(at), func.coalesce(table.c.project_id, "") == self.project_id)
 
     def _ran(self, statement: Update | Delete | Any) -> int:
         result: CursorResult[Any] = self.connection.execute(statement)

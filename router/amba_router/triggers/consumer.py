@@ -8,6 +8,7 @@ delivered again, never that it is lost. What is settled and the next lease are o
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,14 +41,15 @@ class Queue:
         binding: as it was seen last; None asks the store.
         running: consumers.
         wakes: counts what may be new: who saw nothing before one looks again.
-        not_before_ms: there was no place for a delivery, or trouble.
+        not_before_s: there was no place for a delivery, or trouble; monotonic, as the wall clock
+            may be put back.
     """
 
     key: Key
     binding: Binding | None = None
     running: int = 0
     wakes: int = 0
-    not_before_ms: int = 0
+    not_before_s: float = 0.0
 
     @property
     def most(self) -> int:
@@ -87,7 +89,7 @@ class Consumers:
     Args:
         owner: of their leases: this process, and no other one ever.
         may_go_on: whether a consumer may have one more delivery after the one it had.
-        more: told of a queue of which more is due than one delivery takes.
+        more: told of a queue when its next message is due, while it has a delivery.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Consumers:
         owner: str,
         fraction: Callable[[], float],
         may_go_on: Callable[[Queue], bool],
-        more: Callable[[Queue], None],
+        more: Callable[[Queue, int], None],
     ) -> None:
         self.counts = Counts()
         self._store = store
@@ -141,23 +143,25 @@ class Consumers:
             return found
         lease = self._lease("", None)
         found = await self._store.write(project_id, lambda s: queue_leases.take(s, name, lease))
-        self._looked(queue, found)
+        self._looked(queue, found, None)
         return found
 
     async def _take(self, queue: Queue, binding: Binding, slot: Slot | None) -> Taken:
         project_id, name = queue.key
         lease = self._lease(binding.function, slot)
         taken = await self._store.write(project_id, lambda s: queue_leases.take(s, name, lease))
-        self._looked(queue, taken)
+        self._looked(queue, taken, lease)
         if not taken.messages:
             raise _NothingDue(taken.next_ms)
         return taken
 
-    def _looked(self, queue: Queue, taken: Taken) -> None:
+    def _looked(self, queue: Queue, taken: Taken, lease: Lease | None) -> None:
         queue.binding = taken.binding
         self.counts.dead += taken.buried
-        if taken.messages and taken.next_ms is not None and self._now_ms() >= taken.next_ms:
-            self._more(queue)
+        if not taken.messages or lease is None or taken.next_ms is None:
+            return
+        if taken.next_ms < lease.until_ms:  # what is due later than that is seen at the end
+            self._more(queue, taken.next_ms)
 
     def _lease(self, function: str, slot: Slot | None) -> Lease:
         now_ms = self._now_ms()
@@ -194,8 +198,8 @@ class Consumers:
             if taken is not None:
                 await self._give_back(queue, taken.messages, begun=False)
             wait_s = max(error.retry_after_s, limits.QUEUE_AGAIN_S.value)
-            queue.not_before_ms = self._now_ms() + int(wait_s * 1000)
-            raise _NothingDue(queue.not_before_ms) from None
+            queue.not_before_s = self._clock.monotonic_s() + wait_s
+            raise _NothingDue(self._now_ms() + math.ceil(wait_s * 1000)) from None
         except Exception:
             # of ours, not of the function's: tried again later, and given up after some times
             if taken is not None:
@@ -245,7 +249,7 @@ class Consumers:
                 "%d messages of %s were somebody else's by then", done.count - held, queue.key
             )
         self.counts.dead += len(done.dead)
-        self._looked(queue, following)
+        self._looked(queue, following, lease)
         return following
 
     async def _write(

@@ -72,7 +72,7 @@ class Queues:
             owner=owner,
             fraction=fraction,
             may_go_on=self._may_go_on,
-            more=self._want,
+            more=self._more,
         )
         # those that rest come first, the one that rests longest at the very front
         self._queues: OrderedDict[Key, Queue] = OrderedDict()
@@ -130,6 +130,8 @@ class Queues:
                 return
             except AmbaRunError as error:  # a full disk, say: it may pass
                 logger.error("queues cannot be opened: %s", error)
+            except Exception:  # whatever it is: a server without queues is told of again and again
+                logger.exception("queues cannot be opened")
             await self._clock.sleep(limits.QUEUE_TROUBLE_S.value)
 
     async def _open(self) -> None:
@@ -190,7 +192,7 @@ class Queues:
         known.wakes += 1
         if changed:
             known.binding = None
-            known.not_before_ms = 0
+            known.not_before_s = 0.0
         if not self._opened:
             self.start()
         elif due_ms is not None and due_ms > time_ms(self._clock):
@@ -272,11 +274,19 @@ class Queues:
         """It has something that is due; it gets a consumer, if it may have one more."""
         if self._closing or not self._opened:
             return
-        if time_ms(self._clock) < queue.not_before_ms:
-            self._alarm.set(queue.key, queue.not_before_ms)
+        left_s = queue.not_before_s - self._clock.monotonic_s()
+        if left_s > 0:
+            self._alarm.set(queue.key, time_ms(self._clock) + math.ceil(left_s * 1000))
         elif queue.running < queue.most:
             self._ring.want(queue.key)
             self._begin()
+
+    def _more(self, queue: Queue, next_ms: int) -> None:
+        """It is to have one more look then, whatever its consumers are at."""
+        if next_ms <= time_ms(self._clock):
+            self._want(queue)
+        else:
+            self._alarm.set(queue.key, next_ms)
 
     def _begin(self) -> None:
         while not self._closing and (key := self._ring.next()) is not None:
@@ -296,8 +306,9 @@ class Queues:
         except Exception:  # the queue is tried again, and others are none the wiser
             logger.exception("the queue %s of %s has trouble", queue.key[1], queue.key[0])
             queue.binding = None
-            trouble_ms = int(limits.QUEUE_TROUBLE_S.value * 1000)
-            next_ms = queue.not_before_ms = time_ms(self._clock) + trouble_ms
+            trouble_s = limits.QUEUE_TROUBLE_S.value
+            queue.not_before_s = self._clock.monotonic_s() + trouble_s
+            next_ms = time_ms(self._clock) + int(trouble_s * 1000)
         finally:
             queue.running -= 1
             self._ring.done(queue.key)
@@ -306,10 +317,7 @@ class Queues:
         if queue.wakes != wakes:  # it may have looked before what is new was there
             next_ms = 0
         if next_ms is not None:
-            if next_ms > time_ms(self._clock):
-                self._alarm.set(queue.key, next_ms)
-            else:
-                self._want(queue)
+            self._more(queue, next_ms)
         self._begin()
 
     def _may_go_on(self, queue: Queue) -> bool:

@@ -221,6 +221,28 @@ def test_a_delayed_message_is_never_early(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_long_delivery_does_not_hold_up_what_becomes_due(tmp_path: Path) -> None:
+    """Another consumer is free: each delayed message has its time, not the first one alone."""
+
+    async def work(lab: Lab) -> None:
+        came: list[int] = []
+
+        async def slow(_batch: Batch) -> Event:
+            came.append(round(lab.clock.monotonic_s()))
+            return await never()
+
+        lab.function(handler=slow)
+        await lab.bind(consumers=4)
+        for delay_s in (10, 20, 30):
+            await lab.send(delay_s, delay_s=delay_s)
+        for _ in range(35):
+            await lab.clock.advance(1)
+            await lab.barrier()
+        assert came == [10, 20, 30]
+
+    run(tmp_path, work)
+
+
 def test_a_queue_has_its_order(tmp_path: Path) -> None:
     """By availability, with one consumer; a retry goes behind what was due before (H-14)."""
 
@@ -344,6 +366,34 @@ def test_more_than_one_step_of_messages_is_put_aside(
         assert await lab.states_of() == ["dead"] * 11
         await lab.bind()
         assert sorted(str(n) for n in lab.bodies()) == sorted(map(str, range(11)))
+
+    run(tmp_path, work)
+
+
+def test_a_resume_that_fails_half_way_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The binding is active, and what came back with it is delivered; the rest at the next one."""
+    monkeypatch.setattr(limits, "QUEUE_MOVED", Limit(1, "message", "one by one", "test"))
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.bind(status="paused")
+        await lab.send(1, 2)
+        await lab.queues.rest()
+        assert await lab.states_of() == ["dead", "dead"]
+
+        async def full(*_args: Any, **_more: Any) -> int:
+            raise UserError(UserCode.DISK_FULL, "no space is left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lab.store, "write_in_steps", full)
+            with pytest.raises(UserError, match="no space"):
+                await lab.bind()
+        await lab.queues.rest()
+        assert lab.bodies() == [1]
+        await lab.bind()
+        assert lab.bodies() == [1, 2]
 
     run(tmp_path, work)
 
@@ -743,8 +793,14 @@ def test_a_wake_opens_what_is_not_open(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+@pytest.mark.parametrize(
+    "error", [UserError(UserCode.DISK_FULL, "no space is left"), RuntimeError("ours")]
+)
 def test_a_start_that_fails_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     """A full disk at the start: what was left behind is delivered once there is room."""
 
@@ -759,7 +815,7 @@ def test_a_start_that_fails_is_tried_again(
             nonlocal fails
             if fails:
                 fails -= 1
-                raise UserError(UserCode.DISK_FULL, "no space is left")
+                raise error
             return await write(*args, **more)
 
         monkeypatch.setattr(lab.state.database, "write", full)
@@ -948,6 +1004,32 @@ def test_trouble_of_ours_is_tried_again(
 
 
 # --- dead letters ---
+
+
+def test_trouble_does_not_last_until_a_clock_catches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall clock is put back an hour: what is sent then waits five seconds, not an hour."""
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.bind()
+
+        def broken(*_args: Any) -> None:
+            raise RuntimeError("ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(queue_leases, "take", broken)
+            await lab.send("before")
+            await lab.queues.rest()
+        lab.clock.jump(-3_600)
+        await lab.send("after")
+        await lab.passes(limits.QUEUE_TROUBLE_S.value + 0.1)
+        assert lab.bodies() == ["after"]
+        await lab.passes(3_600)
+        assert lab.bodies() == ["after", "before"]
+
+    run(tmp_path, work)
 
 
 def test_dead_letters_are_redelivered_from_the_start(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def operations(service: QueueService) -> tuple[Operation, ...]:
             "Let the next deliveries fail before they reach the function; until a restart.",
             messages.fail_next,
             {200: FailingNextAnswer},
-            (*named, faults.QUEUE_NOT_BOUND),
+            (*named, faults.QUEUE_NOT_BOUND, faults.FUNCTION_NOT_FOUND, faults.HANDLER_MISSING),
             reads=Reads.JSON,
             request=FailNext,
             ours=True,

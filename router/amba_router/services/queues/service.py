@@ -86,7 +86,7 @@ class QueueService:
         self._check_function(project_id, function)
         now_ms = time_ms(self._clock)
 
-        def work(scoped: Scoped) -> Binding:
+        def work(scoped: Scoped) -> tuple[Binding, int]:
             before = queue_rows.binding(scoped, queue)
             if before is None and queue_rows.binding_count(scoped) >= limits.QUEUE_BINDINGS.value:
                 raise faults.CONFLICT.refuse(
@@ -103,12 +103,15 @@ class QueueService:
                 updated_ms=now_ms,
             )
             queue_rows.put_binding(scoped, bound)
-            return bound
+            # what is back is back with the binding; only what are many take more steps
+            return bound, queue_rows.resume(scoped, queue) if bound.active else 0
 
-        bound = await self._store.write(project_id, work)
-        if bound.active:
-            await self._in_steps(project_id, lambda s: queue_rows.resume(s, queue))
-        self._pump.wake(project_id, queue, changed=True)
+        bound, resumed = await self._store.write(project_id, work)
+        try:
+            if resumed == limits.QUEUE_MOVED.value:
+                await self._in_steps(project_id, lambda s: queue_rows.resume(s, queue))
+        finally:  # the binding holds, whatever became of the rest
+            self._pump.wake(project_id, queue, changed=True)
         return bound
 
     async def bindings(self, project_id: str) -> list[Binding]:
@@ -202,8 +205,14 @@ class QueueService:
     # drills
 
     async def fail_next(self, project_id: str, queue: str, count: int) -> None:
-        """The next deliveries fail. Raises `Refused` QUEUE_NOT_BOUND."""
-        await self._bound(project_id, queue)
+        """The next deliveries fail.
+
+        Raises:
+            Refused: QUEUE_NOT_BOUND, FUNCTION_NOT_FOUND, HANDLER_MISSING: what is remembered is
+                of queues that can be delivered, which are so many.
+        """
+        bound = await self._bound(project_id, queue)
+        self._check_function(project_id, bound.function)
         self._pump.fail_next(project_id, queue, count)
 
     async def deliver(self, project_id: str, queue: str, payloads: Sequence[str]) -> DeliveredNow:
@@ -261,23 +270,23 @@ class _Room:
 
     def __init__(self) -> None:
         self._most: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._full: dict[tuple[str, str], int] = {}  # until when nobody counts again
+        self._counted: dict[tuple[str, str], int] = {}  # when, of those that were nearly full
 
     def take(self, scoped: Scoped, queue: str, now_ms: int) -> None:
         """One more. Raises `Refused` QUEUE_FULL."""
         key = (scoped.project_id, queue)
         bound = limits.QUEUE_DEPTH.value
-        if now_ms < self._full.get(key, 0):
-            raise self._refusal(bound)
         held = self._most.get(key, bound)
         if held >= bound:
+            # one that is nearly full is not counted for each message that goes and comes
+            if abs(now_ms - self._counted.get(key, now_ms - _COUNT_MS)) < _COUNT_MS:
+                raise self._refusal(bound)
             held = queue_rows.count(scoped, queue)
+            if len(self._counted) >= limits.QUEUES_KNOWN.value:
+                self._counted.clear()
+            self._counted[key] = now_ms
         if held >= bound:
-            if len(self._full) >= limits.QUEUES_KNOWN.value:
-                self._full.clear()
-            self._full[key] = now_ms + _COUNT_MS
             raise self._refusal(bound)
-        self._full.pop(key, None)
         self._most[key] = held + 1
         self._most.move_to_end(key)
         if len(self._most) > limits.QUEUES_KNOWN.value:

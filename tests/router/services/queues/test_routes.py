@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from tests.router.control.world import Got, World
 
+from amba_router.store import queue_rows
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.queue_leases import take
 from amba_router.store.queue_records import Lease, Taken
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 from amba_runtime.limits import Limit
 
@@ -452,6 +454,33 @@ def test_a_queue_holds_so_many_messages(tmp_path: Path, monkeypatch: pytest.Monk
     run(tmp_path, work)
 
 
+def test_a_queue_that_is_nearly_full_is_counted_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count goes through a million, in the one thread that writes for all projects (J9, J10)."""
+    monkeypatch.setattr(limits, "QUEUE_DEPTH", Limit(1, "messages", "", ""))
+    count, counted = queue_rows.count, 0
+
+    def counting(scoped: Scoped, queue: str) -> int:
+        nonlocal counted
+        counted += 1
+        return count(scoped, queue)
+
+    monkeypatch.setattr(queue_rows, "count", counting)
+
+    async def work(desk: Desk) -> None:
+        await desk.put()
+        for second in range(3):
+            said: list[int] = []
+            for _ in range(3):
+                said.append((await desk.send()).status)
+                await desk.post("orders/purge", {"state": "all"})
+            assert (said, counted) == ([200, 429, 429], second + 1)
+            await desk.world.clock.advance(1)
+
+    run(tmp_path, work)
+
+
 def test_a_function_sends_with_its_internal_token(tmp_path: Path) -> None:
     """To its own project's queues, with and without `/v1`; to no other's (C.1, H-6)."""
 
@@ -638,6 +667,7 @@ def test_changes_of_many_are_made_in_steps(
         ("orders/fail-next", {"count": -1}, (400, "INVALID_INPUT")),
         ("orders/fail-next", {"count": 1_001}, (400, "INVALID_INPUT")),
         ("unbound/fail-next", {"count": 1}, (404, "QUEUE_NOT_BOUND")),
+        ("fan-out:nobody/fail-next", {"count": 1}, (404, "FUNCTION_NOT_FOUND")),
         ("unbound/deliver", {"payload": 1}, (404, "QUEUE_NOT_BOUND")),
         ("orders/deliver", {"payload": 1, "payloads": [1]}, (400, "INVALID_INPUT")),
         ("orders/deliver", {"payloads": []}, (400, "INVALID_INPUT")),
