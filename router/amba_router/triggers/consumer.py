@@ -100,6 +100,7 @@ class Consumers:
         fraction: Callable[[], float],
         may_go_on: Callable[[Queue], bool],
         more: Callable[[Queue], None],
+        buried: Callable[[], None],
     ) -> None:
         self.counts = Counts()
         self._store = store
@@ -109,6 +110,7 @@ class Consumers:
         self._fraction = fraction
         self._may_go_on = may_go_on
         self._more = more
+        self._buried = buried
 
     async def run(self, queue: Queue) -> int | None:
         """Deliver what is due, as long as it may go on; when to look again: see `Taken.next_ms`."""
@@ -155,9 +157,14 @@ class Consumers:
 
     def _looked(self, queue: Queue, taken: Taken) -> None:
         queue.binding = taken.binding
-        self.counts.dead += taken.buried
+        self._count_dead(taken.buried)
         if taken.messages and taken.next_ms is not None and self._now_ms() >= taken.next_ms:
             self._more(queue)
+
+    def _count_dead(self, count: int) -> None:
+        if count:
+            self.counts.dead += count
+            self._buried()
 
     def _lease(self, function: str, slot: Slot | None) -> Lease:
         now_ms = self._now_ms()
@@ -244,7 +251,7 @@ class Consumers:
             logger.warning(
                 "%d messages of %s were somebody else's by then", done.count - held, queue.key
             )
-        self.counts.dead += len(done.dead)
+        self._count_dead(len(done.dead))
         self._looked(queue, following)
         return following
 

@@ -103,7 +103,7 @@ def operations(service: QueueService) -> tuple[Operation, ...]:
             "Let the next deliveries fail before they reach the function; until a restart.",
             messages.fail_next,
             {200: FailingNextAnswer},
-            (*named, faults.QUEUE_NOT_BOUND),
+            (*named, faults.QUEUE_NOT_BOUND, faults.FUNCTION_NOT_FOUND, faults.HANDLER_MISSING),
             reads=Reads.JSON,
             request=FailNext,
             ours=True,
@@ -225,7 +225,7 @@ def _delivered(delivered: DeliveredNow) -> DeliveredBatch:
     return DeliveredBatch(
         request_id=delivered.request_id,
         outcome=delivered.outcome.value,
-        error=delivered.error,
+        error=delivered.error or None,
         ms=round(delivered.ms, 3),
         messages=[
             MessageVerdict(

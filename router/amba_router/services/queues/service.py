@@ -202,8 +202,14 @@ class QueueService:
     # drills
 
     async def fail_next(self, project_id: str, queue: str, count: int) -> None:
-        """The next deliveries fail. Raises `Refused` QUEUE_NOT_BOUND."""
-        await self._bound(project_id, queue)
+        """The next deliveries fail.
+
+        Raises:
+            Refused: QUEUE_NOT_BOUND; of an internal queue FUNCTION_NOT_FOUND, HANDLER_MISSING.
+        """
+        bound = await self._bound(project_id, queue)
+        if not bound.id:  # internal: every name is one, and only those of functions are remembered
+            self._check_function(project_id, bound.function)
         self._pump.fail_next(project_id, queue, count)
 
     async def deliver(self, project_id: str, queue: str, payloads: Sequence[str]) -> DeliveredNow:
