@@ -92,6 +92,7 @@ class DevServer:
             clock=clock,
             say=say,
         )
+        self.triggers.buried = self._declared.changed
         self._changes = Changes(
             self._folder,
             self.node,

@@ -6,7 +6,7 @@ schedules and queues pays for none. Source: architecture.md section 4; issue 6.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class Triggers:
 
     Attributes:
         declared: schedules that come with a function's code.
+        buried: called as messages become dead letters.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Triggers:
         self._clock = clock
         self._owner = entropy.uuid4()
         self._queues: Queues | None = None
+        self.buried: Callable[[], None] = lambda: None
 
     @property
     def queues(self) -> Queues:
@@ -61,7 +63,12 @@ class Triggers:
             from amba_router.triggers.queues import Queues
 
             self._queues = Queues(
-                self._states, self._store, self.deliverer, self._clock, owner=self._owner
+                self._states,
+                self._store,
+                self.deliverer,
+                self._clock,
+                owner=self._owner,
+                buried=lambda: self.buried(),
             )
         return self._queues
 

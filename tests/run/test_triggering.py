@@ -160,6 +160,8 @@ def test_depths_ages_and_counts_are_told(tmp_path: Path) -> None:
     async def work(lab: Lab, triggers: Triggers) -> None:
         metrics = Metrics()
         QueueMetrics(triggers, lab.clock).tell(metrics)
+        buried: list[int] = []
+        triggers.buried = lambda: buried.append(triggers.queues.counts.dead)
         lab.function()
         await lab.bind()
         await lab.send("delivered")
@@ -184,6 +186,7 @@ def test_depths_ages_and_counts_are_told(tmp_path: Path) -> None:
             "amba_queue_dead_total 1",
         ):
             assert line in found
+        assert buried == [1]
         await lab.hold("one more", queue="asleep")
         await metrics.refresh()
         assert f'amba_queue_depth{{{asleep},state="waiting"}} 1' in lines(metrics)

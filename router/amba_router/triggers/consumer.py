@@ -102,6 +102,7 @@ class Consumers:
         fraction: Callable[[], float],
         may_go_on: Callable[[Queue], bool],
         more: Callable[[Queue, int], None],
+        buried: Callable[[], None],
     ) -> None:
         self.counts = Counts()
         self._store = store
@@ -111,6 +112,7 @@ class Consumers:
         self._fraction = fraction
         self._may_go_on = may_go_on
         self._more = more
+        self._buried = buried
 
     async def run(self, queue: Queue) -> int | None:
         """Deliver what is due, as long as it may go on; when to look again: see `Taken.next_ms`."""
@@ -157,11 +159,16 @@ class Consumers:
 
     def _looked(self, queue: Queue, taken: Taken, lease: Lease | None) -> None:
         queue.binding = taken.binding
-        self.counts.dead += taken.buried
+        self._count_dead(taken.buried)
         if not taken.messages or lease is None or taken.next_ms is None:
             return
         if taken.next_ms < lease.until_ms:  # what is due later than that is seen at the end
             self._more(queue, taken.next_ms)
+
+    def _count_dead(self, count: int) -> None:
+        if count:
+            self.counts.dead += count
+            self._buried()
 
     def _lease(self, function: str, slot: Slot | None) -> Lease:
         now_ms = self._now_ms()
@@ -248,7 +255,7 @@ class Consumers:
             logger.warning(
                 "%d messages of %s were somebody else's by then", done.count - held, queue.key
             )
-        self.counts.dead += len(done.dead)
+        self._count_dead(len(done.dead))
         self._looked(queue, following, lease)
         return following
 

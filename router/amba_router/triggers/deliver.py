@@ -31,6 +31,9 @@ logger = logging.getLogger("amba.triggers")
 
 Kind = Literal["scheduled", "queue"]
 
+NO_WORDS = "the handler threw, or waited for something that nothing was left to bring about"
+"""Of an exception that the engine has no message of: it ends a handler that cannot end."""
+
 
 class NoFunction(Exception):
     """There is nothing to deliver to, in words for whoever asks why."""
@@ -269,5 +272,7 @@ class Delivery:
 def _error(outcome: Outcome, tell: Tell) -> str:
     if outcome is Outcome.OK:
         return ""
+    if outcome is Outcome.EXCEPTION:  # without a message: the engine saw that it cannot end
+        return first_message(tell) or NO_WORDS
     answer = ANSWERS.get(outcome)
     return first_message(tell) or ("" if answer is None else answer.message) or outcome.value

@@ -44,6 +44,7 @@ class Queues:
         alone: no other process delivers from this database: leases of others are void at once,
             else when they run out.
         fraction: from 0 to 1, at random: for jitter.
+        buried: called as messages become dead letters; the journal hears of deliveries alone.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Queues:
         owner: str,
         alone: bool = True,
         fraction: Callable[[], float] = entropy.fraction,
+        buried: Callable[[], None] = lambda: None,
     ) -> None:
         self._states = states
         self._store = store
@@ -73,6 +75,7 @@ class Queues:
             fraction=fraction,
             may_go_on=self._may_go_on,
             more=self._more,
+            buried=buried,
         )
         # those that rest come first, the one that rests longest at the very front
         self._queues: OrderedDict[Key, Queue] = OrderedDict()

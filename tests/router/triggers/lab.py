@@ -113,6 +113,7 @@ class Lab:
     p: str = ""
     alone: bool = True
     held: int = 0
+    burials: int = 0
 
     async def __aenter__(self) -> Self:
         self.engine = Guests()
@@ -155,7 +156,11 @@ class Lab:
             owner=f"process-{self.starts}",
             alone=self.alone,
             fraction=fraction,
+            buried=self._buried,
         )
+
+    def _buried(self) -> None:
+        self.burials += 1
 
     async def restart(self) -> None:
         """As after `kill -9`: nothing of the process before is told that it ends."""

@@ -83,6 +83,12 @@ def test_an_outcome_without_words_has_ours(tmp_path: Path) -> None:
         lab.function(handler=spins)
         assert (await deliver(lab)).error == "the function used up its CPU time"
 
+        async def waits(_batch: Batch) -> Event:
+            return Event(Outcome.EXCEPTION, Tell(), {})
+
+        lab.function(handler=waits)
+        assert "nothing was left" in (await deliver(lab)).error  # not that it made no Response
+
         async def odd(_batch: Batch) -> Event:
             return Event(Outcome.CANCELED, Tell(), {})
 

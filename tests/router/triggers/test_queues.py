@@ -449,6 +449,27 @@ def test_what_nobody_takes_expires(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_dead_letters_are_told_though_no_delivery_was(tmp_path: Path) -> None:
+    """Paused, or without its function: the journal hears nothing, so somebody is called."""
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.bind(retries=0)
+        lab.forget("worker")
+        assert lab.burials == 0
+        await lab.send("a")
+        await lab.queues.rest()
+        assert (await lab.states_of(), lab.burials, lab.told) == (["dead"], 1, [])
+        lab.function()
+        await lab.bind(status="paused")
+        await lab.send("b")
+        await lab.queues.rest()
+        lab.journal.flush()
+        assert (await lab.states_of(), lab.burials, lab.told) == (["dead", "dead"], 2, [])
+
+    run(tmp_path, work)
+
+
 def test_a_function_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     """It is told so; deployed meanwhile, the next attempt succeeds (H-14)."""
 

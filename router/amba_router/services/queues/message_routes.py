@@ -225,7 +225,7 @@ def _delivered(delivered: DeliveredNow) -> DeliveredBatch:
     return DeliveredBatch(
         request_id=delivered.request_id,
         outcome=delivered.outcome.value,
-        error=delivered.error,
+        error=delivered.error or None,
         ms=round(delivered.ms, 3),
         messages=[
             MessageVerdict(

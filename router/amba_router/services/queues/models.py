@@ -211,7 +211,7 @@ class DeliveredBatch(Struct, kw_only=True):
 
     request_id: str
     outcome: str
-    error: str
+    error: str | None
     ms: float
     messages: list[MessageVerdict]
     logs: list[DeliveryLine]

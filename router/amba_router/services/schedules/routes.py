@@ -140,14 +140,15 @@ def _moment(given: str | int | None) -> int | None:
     ms = parse_ms(str(given))
     if ms is None or not 0 <= ms <= _LAST_MS:
         raise faults.INVALID_INPUT.refuse(
-            "scheduled_time must be a time such as 2026-01-01T00:00:00Z, or Unix milliseconds",
+            "scheduled_time must be a time such as 2026-01-01T00:00:00Z, or Unix milliseconds, "
+            "from 1970 to April 2262",
             {"field": "$.scheduled_time"},
         )
     return ms
 
 
-_LAST_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
+_LAST_MS = 9_223_372_036_854
+"""In April 2262: workerd counts nanoseconds in 64 bits, and answers 500 to what is later."""
 
 
 def _row(shown: Shown) -> ScheduleRow:

@@ -676,6 +676,7 @@ def test_changes_of_many_are_made_in_steps(
         ("a b/deliver", {}, (400, "INVALID_NAME")),
         ("fan-out:nope/deliver", {}, (404, "FUNCTION_NOT_FOUND")),
         ("fan-out:page/deliver", {}, (400, "HANDLER_MISSING")),
+        ("fan-out:nope/fail-next", {"count": 1}, (404, "FUNCTION_NOT_FOUND")),
         ("fan-out:/deliver", {}, (400, "INVALID_NAME")),
     ],
 )

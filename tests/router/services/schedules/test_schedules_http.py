@@ -334,6 +334,8 @@ def test_fired_by_hand(tmp_path: Path) -> None:
         ("report", {"scheduled_time": "soon"}, (400, "INVALID_INPUT")),
         ("report", {"scheduled_time": -1}, (400, "INVALID_INPUT")),
         ("report", {"scheduled_time": 10**18}, (400, "INVALID_INPUT")),
+        ("report", {"scheduled_time": 9_223_372_036_855}, (400, "INVALID_INPUT")),
+        ("report", {"scheduled_time": "9999-12-31T23:59:59Z"}, (400, "INVALID_INPUT")),
         ("report", {"scheduled_time": 1.5}, (400, "INVALID_INPUT")),
         ("report", {"scheduled_time": True}, (400, "INVALID_INPUT")),
         ("report", [], (400, "INVALID_INPUT")),
