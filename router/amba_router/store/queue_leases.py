@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam
 
 from amba_router.store.queue_records import (
     Binding,
@@ -22,13 +22,31 @@ from amba_router.store.queue_records import (
     Taken,
 )
 from amba_router.store.queue_rows import binding as binding_of
-from amba_router.store.scoped import At, Scoped
+from amba_router.store.scoped import At, Scoped, prepared, prepared_change, prepared_drop
 from amba_router.store.trigger_schema import queue_jobs
 from amba_runtime import limits
 
 _J = queue_jobs.c
 _LIVE = _J.dead_ms.is_(None)
 _KEPT_MS = int(limits.QUEUE_KEPT_S.value * 1000)
+
+# made once: a delivery is mostly these
+_FIRST = (
+    prepared(queue_jobs)
+    .where(_J.queue == bindparam("queue"), _LIVE)
+    .order_by(_J.due_ms, _J.seq)
+    .limit(bindparam("most"))
+)
+_LEASE = prepared_change(
+    queue_jobs,
+    owner=bindparam("lessee"),
+    due_ms=bindparam("until_ms"),
+    attempts=_J.attempts + 1,
+    generation=_J.generation + 1,
+)
+_ACK = prepared_drop(queue_jobs).where(
+    _J.owner == bindparam("lessee"), _J.generation == bindparam("lease"), _LIVE
+)
 
 
 def look(scoped: Scoped, queue: str) -> Taken:
@@ -52,10 +70,10 @@ def take(scoped: Scoped, queue: str, lease: Lease) -> Taken:
     if bound.function != lease.function:
         return Taken(bound, (), now_ms)
     size = bound.settings.batch_size
-    due = scoped.query(queue_jobs).where(_J.queue == queue, _LIVE, _J.due_ms <= now_ms)
-    # one more than is taken says whether there is more
-    found = scoped.rows(due.order_by(_J.due_ms, _J.seq).limit(size + 1))
-    rows, more = found[:size], found[size:]
+    # one more than is taken says when to look again
+    found = scoped.found(_FIRST, queue=queue, most=size + 1)
+    rows = [row for row in found[:size] if row.due_ms <= now_ms]
+    next_ms: int | None = found[len(rows)].due_ms if len(found) > len(rows) else None
     if rows and (rows[0].due_ms <= now_ms - _KEPT_MS or any(map(_cut_off, rows))):
         buried = _give_up(scoped, queue, now_ms, [row for row in rows if _cut_off(row)])
         return Taken(bound, (), now_ms, buried)
@@ -63,16 +81,11 @@ def take(scoped: Scoped, queue: str, lease: Lease) -> Taken:
     if full_ms is not None:
         return Taken(bound, (), full_ms)
     if not rows:
-        return Taken(bound, (), _next_ms(scoped, queue))
-    scoped.change_at(
-        queue_jobs,
-        [row.seq for row in rows],
-        owner=lease.owner,
-        due_ms=lease.until_ms,
-        attempts=_J.attempts + 1,
-        generation=_J.generation + 1,
-    )
-    next_ms = more[0].due_ms if more else _next_ms(scoped, queue)
+        return Taken(bound, (), next_ms)
+    seqs = [row.seq for row in rows]
+    scoped.changed(_LEASE, seqs, lessee=lease.owner, until_ms=lease.until_ms)
+    if next_ms is None or next_ms > lease.until_ms:
+        next_ms = lease.until_ms
     return Taken(bound, tuple(_message(row) for row in rows), next_ms)
 
 
@@ -80,7 +93,7 @@ def settle(scoped: Scoped, owner: str, settlement: Settlement, now_ms: int) -> i
     """Write down what became of leased messages; how many of them were still leased so."""
     held = 0
     for generation, seqs in _by_generation(settlement.acked).items():
-        held += scoped.drop(queue_jobs, *_held(owner, generation), at=seqs)
+        held += scoped.changed(_ACK, seqs, lessee=owner, lease=generation)
     for again in settlement.again:
         held += scoped.change_at(
             queue_jobs,

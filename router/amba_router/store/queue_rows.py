@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, and_, case, func, or_
+from sqlalchemy import ColumnElement, Row, and_, bindparam, case, func, or_
 
 from amba_router.store.page_bytes import fitting, octets
 from amba_router.store.queue_records import (
@@ -21,12 +21,13 @@ from amba_router.store.queue_records import (
     State,
     fan_out,
 )
-from amba_router.store.scoped import Scoped
+from amba_router.store.scoped import Scoped, prepared
 from amba_router.store.trigger_schema import queue_bindings, queue_jobs, queue_keys
 from amba_runtime import limits
 
 _J = queue_jobs.c
 _B = queue_bindings.c
+_BINDING = prepared(queue_bindings).where(_B.queue == bindparam("queue"))
 
 # --- bindings ---
 
@@ -48,8 +49,8 @@ def put_binding(scoped: Scoped, binding: Binding) -> None:
 
 def binding(scoped: Scoped, queue: str) -> Binding | None:
     """Who consumes a queue; None where nobody does."""
-    row = scoped.row(scoped.query(queue_bindings).where(_B.queue == queue))
-    return fan_out(queue) if row is None else _binding(row)
+    rows = scoped.found(_BINDING, queue=queue)
+    return _binding(rows[0]) if rows else fan_out(queue)
 
 
 def bindings(scoped: Scoped) -> list[Binding]:

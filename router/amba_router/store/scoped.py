@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Update,
     and_,
+    bindparam,
     delete,
     func,
     select,
@@ -28,6 +29,31 @@ from sqlalchemy.dialects.sqlite import insert
 
 At = Collection[int] | Select[Any]
 """Rows by their `seq`."""
+
+_PROJECT = "of_project"
+
+
+def prepared(table: Table) -> Select[Any]:
+    """A query of whichever project asks, for `Scoped.found`: made once, with `bindparam`s.
+
+    To make a statement costs more than what SQLite does for a small one.
+    """
+    return select(table).where(table.c.project_id == bindparam(_PROJECT))
+
+
+def prepared_change(table: Table, **values: Any) -> Update:
+    """The same for `Scoped.changed`, of rows that are looked up by their `seq`."""
+    return update(table).where(_at(table)).values(values)
+
+
+def prepared_drop(table: Table) -> Delete:
+    """The same, without these rows."""
+    return delete(table).where(_at(table))
+
+
+def _at(table: Table) -> ColumnElement[bool]:
+    mine = func.coalesce(table.c.project_id, "") == bindparam(_PROJECT)  # see `Scoped.query`
+    return and_(table.c.seq.in_(bindparam("seqs", expanding=True)), mine)
 
 
 class Scoped:
@@ -57,6 +83,16 @@ class Scoped:
     def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """All that a `query` finds."""
         return self.connection.execute(query).all()
+
+    def found(self, query: Select[Any], **given: Any) -> Sequence[Row[Any]]:
+        """All that a `prepared` query finds for these values."""
+        return self.connection.execute(query, {_PROJECT: self.project_id, **given}).all()
+
+    def changed(self, statement: Update | Delete, seqs: Sequence[int], **given: Any) -> int:
+        """How many rows a `prepared_change` or `prepared_drop` changed for these values."""
+        values = {_PROJECT: self.project_id, "seqs": seqs, **given}
+        result: CursorResult[Any] = self.connection.execute(statement, values)
+        return result.rowcount
 
     def row(self, query: Select[Any]) -> Row[Any] | None:
         """The first that a `query` finds."""
