@@ -219,6 +219,8 @@ HOME_OF_STATEMENTS = frozenset(
         *("adoption", "control", "credential_rows", "database", "deployment_rows", "failures"),
         *("keyfile", "objects", "project_rows", "queries", "repair", "secret_rows", "snapshots"),
         *("snapshot_rows", "state", "schema", "service_schema", "sql_functions"),
+        # starts and sweeps, for all projects at once
+        *("trigger_schema", "trigger_sweeps"),
         # makes those of services
         "scoped",
         # tables that are one project's alone: `coll_N`, found through its row of `collections`

@@ -164,7 +164,8 @@ class Cycle(RequestResponseCycle):
 
     def _untie(self) -> None:
         """Nobody needs `whole` any more: without it, what is left is no work for the collector."""
-        self.scope["extensions"].clear()
+        scope: Any = self.scope  # its own type says that this need not be there
+        scope["extensions"].clear()
 
     def _continue(self, body: bytes, *, more: bool) -> None:
         if not self.response_started or self.response_complete:

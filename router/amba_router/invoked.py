@@ -86,6 +86,11 @@ class Invoked:
         """It is a WebSocket."""
         return isinstance(self.relay, SocketTask)
 
+    @property
+    def event(self) -> bool:
+        """It is a request."""
+        return False
+
     def end(self, ended: Ended) -> None:
         """See `Underway.end`; one that has no way yet is ended when it gets one."""
         if self.ended is None:

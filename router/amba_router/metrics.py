@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from amba_router.api import faults
 from amba_router.asgi import App, Receive, Scope, Send
@@ -16,9 +17,14 @@ from amba_router.journal import Invocation, LimitEvent
 from amba_runtime.outcome import Tell
 from amba_runtime.slot import Slot
 
+logger = logging.getLogger("amba.metrics")
+
 PATH = "/metrics"
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histogram, in seconds."""
+
+Family = Callable[[], Iterable[tuple[Mapping[str, str], float]]]
+"""Series of one name: (labels, value) of each."""
 
 _TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,10 +43,28 @@ class Metrics:
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._sum_s = 0.0
         self._gauges: list[tuple[str, str, str, Callable[[], float]]] = []
+        self._families: list[tuple[str, str, str, Family]] = []
+        self._before: list[Callable[[], Awaitable[None]]] = []
 
     def gauge(self, name: str, kind: str, help_: str, value: Callable[[], float]) -> None:
         """Something that is read when asked for. Args: kind: `gauge` or `counter`."""
         self._gauges.append((name, kind, help_, value))
+
+    def family(self, name: str, kind: str, help_: str, series: Family) -> None:
+        """Several of one name, told apart by labels; `series` bounds how many."""
+        self._families.append((name, kind, help_, series))
+
+    def before(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Done before each telling: what has to be asked for."""
+        self._before.append(work)
+
+    async def refresh(self) -> None:
+        """Ask for what has to be asked for; what fails is logged, and stays as it was."""
+        for work in self._before:
+            try:
+                await work()
+            except Exception:  # the other series are told all the same
+                logger.exception("metrics could not be refreshed")
 
     def batch(self, told: Sequence[Invocation]) -> None:
         """A listener of the journal."""
@@ -79,6 +103,11 @@ class Metrics:
             lines.append(f'{name}{{limit="{limit}"}} {count}')
         for series, kind, help_, value in self._gauges:
             lines += [*_head(series, kind, help_), f"{series} {value():g}"]
+        for name, kind, help_, family in self._families:
+            lines += _head(name, kind, help_)
+            for labels, number in family():
+                told = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+                lines.append(f"{name}{{{told}}} {number:.16g}")
         return "\n".join(lines) + "\n"
 
 
@@ -108,6 +137,7 @@ class MetricsApp:
         elif self._known is not None and not self._known(_token_hash(scope["headers"])):
             problem = faults.UNAUTHORIZED.refuse("metrics need a developer's token").problem
         else:
+            await self._metrics.refresh()
             body = self._metrics.text().encode()
             fields = [(b"content-type", _TYPE), (b"content-length", b"%d" % len(body))]
             fields.append((b"cache-control", b"no-store"))
@@ -119,6 +149,10 @@ class MetricsApp:
 
 def _head(name: str, kind: str, help_: str) -> list[str]:
     return [f"# HELP {name} {help_}", f"# TYPE {name} {kind}"]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _token_hash(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -51,9 +51,21 @@ class ApiClient:
         """GET; parameters that are None are left out."""
         return self._call("GET", path, query=query)
 
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> JSON:
-        """POST a JSON object."""
-        return self._call("POST", path, json.dumps(body or {}).encode(), "application/json")
+    def post(
+        self,
+        path: str,
+        body: Mapping[str, object] | str | None = None,
+        *,
+        within_s: float = limits.API_ANSWER_S.value,
+    ) -> JSON:
+        """POST a JSON object; text is one that is written already, and sent as it is."""
+        text = body if isinstance(body, str) else json.dumps(body or {})
+        raw = text.encode("utf-8", "surrogatepass")
+        return self._call("POST", path, raw, "application/json", within_s=within_s)
+
+    def put(self, path: str, body: Mapping[str, object]) -> JSON:
+        """PUT a JSON object."""
+        return self._call("PUT", path, json.dumps(body).encode(), "application/json")
 
     def delete(self, path: str, **query: str | int | None) -> JSON:
         """DELETE."""
@@ -79,6 +91,7 @@ class ApiClient:
         content_type: str = "",
         *,
         query: Mapping[str, str | int | None] | None = None,
+        within_s: float = limits.API_ANSWER_S.value,
     ) -> JSON:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
@@ -89,13 +102,13 @@ class ApiClient:
         }
         if content_type:
             headers["Content-Type"] = content_type
-        connection = _connection(self.origin)
+        connection = _connection(self.origin, within_s)
         try:
             connection.request(method, target, body, headers)
             with connection.getresponse() as answer:
                 status, raw = answer.status, answer.read(limits.API_ANSWER_BYTES.value + 1)
         except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(self.origin, error) from error
+            raise _unreachable(self.origin, error, within_s) from error
         finally:
             connection.close()
         if len(raw) > limits.API_ANSWER_BYTES.value:
@@ -129,27 +142,36 @@ def encode_parts(parts: Iterable[Part], boundary: str) -> bytes:
 
 
 def find_api(
-    *, api: str | None, token: str | None, project: str | None, need_project: bool = True
+    *,
+    api: str | None,
+    token: str | None,
+    project: str | None,
+    state: Path | None = None,
+    need_project: bool = True,
 ) -> ApiClient:
     """The server, caller and project that a command means.
 
     Each comes from its option, else from the environment (AMBA_API_URL, AMBA_PAT,
     AMBA_PROJECT_ID), else from the dev server that runs for this folder.
 
+    Args:
+        state: the state directory of a dev server, which then comes before the environment.
+
     Raises:
         UserError: NO_SERVER, NO_TOKEN or NO_PROJECT.
     """
-    from amba_run.dev_state import find_running
+    from amba_run.dev_state import find_running, read_running
 
-    environment = Environment.of_process()
+    environment = Environment.of_process() if state is None else Environment()
     named = api or environment.api_url
     running = None
     if named is None:
-        running = find_running(Path())
+        running = find_running(Path()) if state is None else read_running(state)
         if running is None:
+            where = "for this folder" if state is None else f"from {state}"
             raise UserError(
                 UserCode.NO_SERVER,
-                "no server is named, and no dev server runs for this folder",
+                f"no server is named, and no dev server runs {where}",
                 hint="give --api URL or set AMBA_API_URL, or start: amba-run dev",
             )
     origin = (named or (running.origin if running else "")).rstrip("/").removesuffix("/v1")
@@ -178,14 +200,14 @@ def find_api(
     return ApiClient(origin, secret, id_)
 
 
-def _connection(origin: str) -> http.client.HTTPConnection:
+def _connection(origin: str, within_s: float) -> http.client.HTTPConnection:
     parts = urlsplit(origin)
     try:
         port = parts.port
     except ValueError as error:
-        raise _unreachable(origin, error) from error
+        raise _unreachable(origin, error, within_s) from error
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname or "", port, timeout=limits.API_ANSWER_S.value)
+    return kind(parts.hostname or "", port, timeout=within_s)
 
 
 def _answer(origin: str, asked: str, status: int, raw: bytes) -> JSON:
@@ -222,13 +244,15 @@ _HINTS = {
     "UNAUTHORIZED": "give --token T or set AMBA_PAT",
     "PROJECT_NOT_FOUND": "amba-run projects list shows the projects of this token",
     "PROJECT_FORBIDDEN": "this token's developer does not own the project",
+    "QUEUE_NOT_BOUND": "amba-run queues list shows the queues that have a consumer; "
+    "amba-run queues bind QUEUE FUNCTION gives one to another",
     "WRONG_PROJECT": "an internal token is good for its own project only",
 }
 
 
-def _unreachable(origin: str, error: Exception) -> UserError:
+def _unreachable(origin: str, error: Exception, within_s: float) -> UserError:
     slow = isinstance(error, TimeoutError | socket.timeout)
-    why = f"no answer in {limits.API_ANSWER_S.value:g} s" if slow else str(error) or repr(error)
+    why = f"no answer in {within_s:g} s" if slow else str(error) or repr(error)
     return UserError(
         UserCode.NO_SERVER,
         f"{origin} cannot be reached: {why}",

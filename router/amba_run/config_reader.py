@@ -1,43 +1,33 @@
-"""From parsed TOML to a `ProjectConfig`: every rule of the configuration file, one method each."""
+"""From parsed TOML to a `ProjectConfig`: the file as a whole, functions, limits, plain values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar, cast
 
 from amba_runtime import limits
 from amba_runtime.limits import Setting
 from amba_runtime.manifest import FUNCTION_NAME, PROJECT_SLUG
 
+from .config_egress import EgressReader
+from .config_shapes import NAME_RULE
+from .config_triggers import TriggerReader
 from .config_values import (
     COMPATIBILITY_DATE,
     NO_FUNCTIONS,
     NOTHING_SET,
-    EgressTarget,
     EngineChoice,
     FunctionConfig,
     ProjectConfig,
-    QueueBinding,
     RateLimit,
     RateLimitKey,
-    Schedule,
 )
-from .problems import KeyPath, Problems, TomlLines, did_you_mean, dotted, one_of, shown
-
-if TYPE_CHECKING:
-    from amba_runtime.egress_rules import EgressRules
-
-T = TypeVar("T")
-D = TypeVar("D")
-E = TypeVar("E", bound=StrEnum)
+from .problems import KeyPath
 
 ENTRY_SUFFIXES = (".ts", ".tsx", ".js", ".mjs", ".py")
-NAME_RULE = "a lower-case letter, then lower-case letters, digits, - and _, 58 characters in all"
 
 _ELSEWHERE = {
     "secrets": "secrets stand in .dev.vars, as NAME=value",
@@ -49,33 +39,17 @@ _ELSEWHERE = {
 }
 """Keys that users of other tools expect, and where their matter goes here."""
 
-_EGRESS_ELSEWHERE = {"allow": "what all functions may reach besides stands in [egress] allow"}
-
 _PROJECT_KEYS = (
-    *("project", "functions", "limits", "queues", "storage", "egress", "seed"),
+    *("project", "functions", "limits", "queues", "storage", "egress", "seed", "ai"),
     "compatibility_date",
 )
 _FUNCTION_KEYS = ("entry", "rate_limit", "schedules", "engine", "limits", "egress")
 _WINDOW = re.compile(r"([0-9]{1,9})([smh])\Z")
 _WINDOW_S = {"s": 1, "m": 60, "h": 3600}
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*,/-]{1,64}\Z")
-_TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,3}\Z")
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_TARGET = re.compile(rf"({_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\]):([0-9]{{1,5}})\Z")
 
 
-class ConfigReader:
-    """Turns one parsed file into a `ProjectConfig`, noting every problem on the way.
-
-    Each method takes a key path and the value there, and gives the value understood, or None
-    after noting a problem (the result is thrown away then: `load_config` raises).
-    """
-
-    def __init__(self, file: Path, lines: TomlLines, prefix: KeyPath, problems: Problems) -> None:
-        self.file = file
-        self.lines = lines
-        self.prefix = prefix
-        self.problems = problems
+class ConfigReader(TriggerReader, EgressReader):
+    """Turns one parsed file into a `ProjectConfig`: see `Shapes`."""
 
     # --- the file ---
 
@@ -94,11 +68,12 @@ class ConfigReader:
                 table, (), "compatibility_date", self.day, COMPATIBILITY_DATE
             ),
             seed=self.take(table, (), "seed", self.seed, None),
+            ai_fixtures=self.take(table, (), "ai", self.ai, None),
         )
 
     def functions(self, path: KeyPath, value: object) -> Mapping[str, FunctionConfig]:
         read: dict[str, FunctionConfig] = {}
-        for name, entry in self.named(path, value, "function").items():
+        for name, entry in self.named(path, value, "function", FUNCTION_NAME, NAME_RULE).items():
             read[name] = self.function((*path, name), name, entry)
         return MappingProxyType(read)
 
@@ -109,7 +84,7 @@ class ConfigReader:
             place=self.place(path),
             entry=self.take(table, path, "entry", self.entry, None),
             rate_limit=self.take(table, path, "rate_limit", self.rate_limit, None),
-            schedules=self.take(table, path, "schedules", self.schedules, ()),
+            schedules=self.take(table, path, "schedules", self.schedules, None),
             engine=self.take(table, path, "engine", self.engine, EngineChoice.AUTO),
             limits=self.take(table, path, "limits", self.limits, NOTHING_SET),
             egress=self.take(table, path, "egress", self.egress_rules, None),
@@ -124,26 +99,13 @@ class ConfigReader:
                 read[name] = checked
         return MappingProxyType(read)
 
-    def queues(self, path: KeyPath, value: object) -> tuple[QueueBinding, ...]:
-        read: list[QueueBinding] = []
-        for queue, entry in self.named(path, value, "queue").items():
-            here = (*path, queue)
-            if isinstance(entry, str):
-                entry = {"function": entry}
-            table = self.table(here, entry, ("function", "status"), required=("function",))
-            function = self.take(table, here, "function", self.function_name, None)
-            status = self.take(table, here, "status", self.status, "active")
-            if function is not None:
-                read.append(QueueBinding(queue, function, paused=status == "paused"))
-        return tuple(read)
-
-    def egress(self, path: KeyPath, value: object) -> tuple[EgressTarget, ...]:
-        table = self.table(path, value, ("allow",))
-        return self.take(table, path, "allow", lambda p, v: self.array(p, v, self.target), ())
-
     def seed(self, path: KeyPath, value: object) -> str | None:
         table = self.table(path, value, ("folder",), required=("folder",))
         return self.take(table, path, "folder", self.below, None)
+
+    def ai(self, path: KeyPath, value: object) -> str | None:
+        table = self.table(path, value, ("fixtures",))
+        return self.take(table, path, "fixtures", self.below, None)
 
     def below(self, path: KeyPath, value: object) -> str | None:
         parts = Path(value).parts if isinstance(value, str) and value.isprintable() else ()
@@ -151,16 +113,6 @@ class ConfigReader:
             self.wrong(path, "a folder below this one, written relative to it", value)
             return None
         return str(value)
-
-    def egress_rules(self, path: KeyPath, value: object) -> EgressRules | None:
-        from amba_runtime.egress_rules import EgressRules, RuleError
-
-        table = self.table(path, value, ("only", "secrets"), _EGRESS_ELSEWHERE)
-        try:
-            return EgressRules.of(table)
-        except RuleError as error:
-            self.note((*path, *error.path), str(error))
-            return None
 
     # --- values ---
 
@@ -171,9 +123,6 @@ class ConfigReader:
             PROJECT_SLUG,
             "2 to 63 lower-case letters, digits and -, not beginning with -",
         )
-
-    def function_name(self, path: KeyPath, value: object) -> str | None:
-        return self.matching(path, value, FUNCTION_NAME, f"the name of a function: {NAME_RULE}")
 
     def switch(self, path: KeyPath, value: object) -> bool:
         if not isinstance(value, bool):
@@ -228,35 +177,6 @@ class ConfigReader:
             return None
         return value
 
-    def schedules(self, path: KeyPath, value: object) -> tuple[Schedule, ...]:
-        return self.array(path, value, self.schedule)
-
-    def schedule(self, path: KeyPath, value: object) -> Schedule | None:
-        if isinstance(value, str):
-            value = {"cron": value}
-        table = self.table(path, value, ("cron", "timezone"), required=("cron",))
-        cron = self.take(table, path, "cron", self.cron, None)
-        timezone = self.take(
-            table,
-            path,
-            "timezone",
-            lambda p, v: self.matching(p, v, _TIMEZONE, 'an IANA zone such as "Europe/Berlin"'),
-            "UTC",
-        )
-        return Schedule(cron, timezone) if cron is not None and timezone is not None else None
-
-    def cron(self, path: KeyPath, value: object) -> str | None:
-        fields = value.split() if isinstance(value, str) else []
-        if len(fields) != 5 or not all(_CRON_FIELD.match(part) for part in fields):
-            self.wrong(path, 'five cron fields such as "*/5 * * * *"', value)
-            return None
-        return " ".join(fields)
-
-    def status(self, path: KeyPath, value: object) -> str:
-        if value not in ("active", "paused"):
-            self.wrong(path, 'one of "active", "paused"', value)
-        return str(value)
-
     def setting(self, path: KeyPath, value: object, setting: Setting) -> int | None:
         if setting.off and value == 0 and isinstance(value, int) and not isinstance(value, bool):
             return 0
@@ -265,136 +185,8 @@ class ConfigReader:
         expected = f"{setting.minimum} to {setting.maximum}{unit}{off}"
         return self.number(path, value, expected, setting.minimum, setting.maximum)
 
-    def target(self, path: KeyPath, value: object) -> EgressTarget | None:
-        match = _TARGET.match(value) if isinstance(value, str) and len(value) <= 260 else None
-        if match is None or not 1 <= int(match[2]) <= 65535 or not _address_holds(match[1]):
-            self.wrong(path, 'HOST:PORT such as "localhost:5432" or "[::1]:8080"', value)
-            return None
-        return EgressTarget(match[1].lower().strip("[]"), int(match[2]))
-
-    # --- shapes ---
-
-    def table(
-        self,
-        path: KeyPath,
-        value: object,
-        known: Mapping[str, object] | tuple[str, ...],
-        elsewhere: Mapping[str, str] | None = None,
-        *,
-        required: tuple[str, ...] = (),
-    ) -> dict[str, object]:
-        """The known members of a table; unknown and missing ones are noted."""
-        if not isinstance(value, dict):
-            self.wrong(path, f"a table with {one_of(known)}", value)
-            return {}
-        members = cast(dict[str, object], value)
-        for name in sorted(members.keys() - set(known)):
-            moved = (elsewhere or {}).get(name)
-            near = did_you_mean(name, known) or f"; known are {one_of(known)}"
-            self.note((*path, name), "unknown key" + (f": {moved}" if moved else near))
-        for name in required:
-            if name not in members:
-                self.note(path, f'"{name}" is missing (needed: {one_of(required)})')
-        return {name: members[name] for name in known if name in members}
-
-    def named(self, path: KeyPath, value: object, kind: str) -> dict[str, object]:
-        """A table whose keys are names of functions or queues; those that break the rule are
-        noted and left out."""
-        if not isinstance(value, dict):
-            self.wrong(path, f"a table with one table per {kind}", value)
-            return {}
-        members = cast(dict[str, object], value)
-        for name in members:
-            if FUNCTION_NAME.match(name) is None:
-                self.note((*path, name), f"is no name for a {kind}; expected {NAME_RULE}")
-        return {name: v for name, v in members.items() if FUNCTION_NAME.match(name)}
-
-    def array(
-        self, path: KeyPath, value: object, parse: Callable[[KeyPath, object], T | None]
-    ) -> tuple[T, ...]:
-        if not isinstance(value, list):
-            self.wrong(path, "an array", value)
-            return ()
-        read = [parse((*path, i), v) for i, v in enumerate(cast(list[object], value))]
-        return tuple(item for item in read if item is not None)
-
-    def take(
-        self,
-        table: dict[str, object],
-        path: KeyPath,
-        key: str,
-        parse: Callable[[KeyPath, object], T],
-        default: D,
-    ) -> T | D:
-        return parse((*path, key), table[key]) if key in table else default
-
-    def matching(
-        self, path: KeyPath, value: object, rule: re.Pattern[str], expected: str
-    ) -> str | None:
-        if not isinstance(value, str) or rule.match(value) is None:
-            self.wrong(path, expected, value)
-            return None
-        return value
-
-    def choice(self, path: KeyPath, value: object, kind: type[E]) -> E | None:
-        known = [member.value for member in kind]
-        if not isinstance(value, str) or value not in known:
-            near = did_you_mean(value, known) if isinstance(value, str) else ""
-            self.wrong(path, f"one of {one_of(known)}", value, near)
-            return None
-        return kind(value)
-
-    def number(
-        self, path: KeyPath, value: object, expected: str, lowest: int, highest: int
-    ) -> int | None:
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            self.wrong(path, f"a whole number, {expected}", value)
-            return None
-        return value
-
-    # --- telling ---
-
-    def wrong(self, path: KeyPath, expected: str, value: object, more: str = "") -> None:
-        self.note(path, f"expected {expected}; got {_told(value)}{more}")
-
-    def note(self, path: KeyPath, message: str) -> None:
-        full = (*self.prefix, *path)
-        self.problems.add(shown(self.file), self.lines.of(full), message, key=dotted(full))
-
-    def place(self, path: KeyPath) -> str:
-        line = self.lines.of((*self.prefix, *path))
-        return shown(self.file) if line is None else f"{shown(self.file)}:{line}"
-
-
-def _told(value: object) -> str:
-    """A wrong value for a message: short, printable, in TOML's words."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{shown(value[:60])}{"…" if len(value) > 60 else ""}"'
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, int) and abs(value) >= 10**18:
-        return "a number far too large"
-    return str(value)
-
 
 def _window_s(window: str) -> int:
     """Seconds of `60s`, `5m`, `1h`; 0 when it is none of these."""
     match = _WINDOW.match(window)
     return int(match[1]) * _WINDOW_S[match[2]] if match else 0
-
-
-def _address_holds(host: str) -> bool:
-    """False for brackets, or four dotted numbers, around what is no IP address."""
-    if not host.startswith("[") and re.fullmatch(r"[0-9.]+", host) is None:
-        return len(host) <= 253
-    import ipaddress  # only such targets pay for it: start-up time counts
-
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return (address.version == 6) == host.startswith("[")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from amba_runtime import limits
 from amba_runtime.limits import FunctionLimits
 
 if TYPE_CHECKING:  # only functions with such rules pay for it: start-up time counts
@@ -48,21 +49,34 @@ class RateLimit:
     key: RateLimitKey
 
 
+class Missed(StrEnum):
+    """What becomes of a run that was missed while the server was down. Ours, beside D.6."""
+
+    SKIP = "skip"
+    RUN_ONCE = "run_once"
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Five cron fields and an IANA zone; only their shape is checked here. Source: D.6."""
+    """Five cron fields, blanks between them, and an IANA zone. Source: contract D.6."""
 
     cron: str
     timezone: str = "UTC"
+    missed: Missed = Missed.SKIP
 
 
 @dataclass(frozen=True, slots=True)
 class QueueBinding:
-    """One queue and its consumer. Source: contract D.7."""
+    """One queue and its consumer. Source: contract D.7; the settings are ours, see `limits`."""
 
     queue: str
     function: str
     paused: bool = False
+    batch_size: int = 1
+    batch_wait_ms: int = 0
+    consumers: int = limits.QUEUE_CONSUMERS_USUAL.value
+    retries: int = limits.QUEUE_RETRIES_USUAL.value
+    backoff_ms: int = limits.QUEUE_BACKOFF_MS.value
 
 
 class EgressTarget(NamedTuple):
@@ -79,6 +93,7 @@ class FunctionConfig:
     Attributes:
         entry: as written, relative to the folder; None for a function found in PATH.
         limits: only what is set here; `ProjectConfig.limits_for` has what is in force.
+        schedules: None where the file says nothing of them.
         egress: what it may reach at most, and its secrets that stay outside; None rules nothing.
         place: `amba.toml:12`, for messages.
     """
@@ -87,7 +102,7 @@ class FunctionConfig:
     place: str
     entry: str | None = None
     rate_limit: RateLimit | None = None
-    schedules: tuple[Schedule, ...] = ()
+    schedules: tuple[Schedule, ...] | None = None
     engine: EngineChoice = EngineChoice.AUTO
     limits: Mapping[str, int] = field(default_factory=lambda: NOTHING_SET)
     egress: EgressRules | None = None
@@ -105,6 +120,7 @@ class ProjectConfig:
         project_slug: None when the file names none (`amba-run dev` then takes `local`).
         limits: the project-wide `[limits]`, only what is set.
         seed: the folder with seeds of a dev server, relative to `folder`.
+        ai_fixtures: the folder with recorded replies of AI prompts, relative to `folder`.
     """
 
     folder: Path
@@ -117,6 +133,7 @@ class ProjectConfig:
     egress_allow: tuple[EgressTarget, ...] = ()
     compatibility_date: str = COMPATIBILITY_DATE
     seed: str | None = None
+    ai_fixtures: str | None = None
 
     def limits_for(self, name: str, defaults: FunctionLimits) -> FunctionLimits:
         """The limits in force: the function's over the project's over `defaults`."""

@@ -23,9 +23,11 @@ from amba_run.dev_api import DevApi
 from amba_run.dev_changes import Changes
 from amba_run.dev_functions import Folder
 from amba_run.dev_state import DEVELOPER_ID, Claim, Running
+from amba_run.dev_triggers import DevTriggers
 from amba_run.node import Node
 from amba_run.report import Reporter
 from amba_run.tenant import Tenant
+from amba_run.triggering import Triggers
 from amba_runtime import limits
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
@@ -82,8 +84,25 @@ class DevServer:
             pages=Pages(options.allow_origin),
             turnstile=Turnstile(clock, most=limits.DEV_CONCURRENCY.value),
         )
-        self._changes = Changes(self._folder, self.node, esbuild=esbuild, clock=clock, say=say)
+        self.triggers = Triggers(self.node.projects, self.node.journal, self._api.states, clock)
+        self._declared = DevTriggers(
+            self.triggers,
+            self._api.ask,
+            kept=lambda: self.triggers.kept,
+            clock=clock,
+            say=say,
+        )
+        self.triggers.buried = self._declared.changed
+        self._changes = Changes(
+            self._folder,
+            self.node,
+            esbuild=esbuild,
+            clock=clock,
+            say=say,
+            configured=lambda project: self._declared.apply(project, self._folder.config),
+        )
         self.node.journal.listen(say.requests, say.late, say.limit)
+        self.node.journal.listen(self._declared.heard, self._declared.late)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop; everything has ended on return.
@@ -105,7 +124,13 @@ class DevServer:
         folder = self._folder
         found = folder.discover()
         slug = self._slug
-        self._api.open(self.node.storage, lambda: self.node.reach)
+        self._api.open(
+            self.node.storage,
+            self.triggers,
+            lambda: self.node.reach,
+            ai_fixtures=folder.ai_fixtures,
+            answered=self._declared.asked,
+        )
         await self.node.open(
             host=options.host,
             port=options.port,
@@ -123,10 +148,11 @@ class DevServer:
                 pats=((credentials.pat, DEVELOPER_ID),),
             )
         )
-        problems = await self._seed()
+        problems = [*await self._seed(), *folder.missing()]
         folder.apply(self.node, project, found)
         await self._changes.begin()
         await self.node.listen()
+        await self._declared.begin(project, folder.config)
         dev_state.announce(
             options.state,
             Running(
@@ -143,7 +169,9 @@ class DevServer:
         )
         self._say.ready(self._facts(project))
         self.ready = True
+        self.triggers.open()
         self._changes.reloads.release()
+        self._declared.told(project, folder.config)
         for message in (*found.warnings, *folder.secrets.warnings, *problems):
             self._say.warn(message)
         self._warn_of_walls()
@@ -166,6 +194,8 @@ class DevServer:
     async def _close(self) -> None:
         dev_state.withdraw(self._options.state)
         await self._changes.close()
+        await self._declared.close()
+        await self.triggers.close(grace_s=0.0)
         await asyncio.gather(self.node.close(), self._esbuild.close())
         await self._api.close()
         self._claim.drop()

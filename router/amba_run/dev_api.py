@@ -24,7 +24,7 @@ from amba_router.store.control_records import (
 from amba_router.store.on_demand import OnDemand
 from amba_run import __version__, dev_state
 from amba_run.dev_state import DEVELOPER_ID
-from amba_run.emulation import Emulation
+from amba_run.emulation import Emulation, Fires
 from amba_runtime.clock import Clock, time_ms
 from amba_runtime.manifest import DeveloperId
 from amba_runtime.secret import SecretText
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from amba_router.services.storage.service import StorageService
     from amba_router.store.state import State
     from amba_run.addresses import Reach
+    from amba_run.in_process import Told
     from amba_run.seeding import Seeder
 
 
@@ -63,11 +64,32 @@ class DevApi:
         self.states = OnDemand(state, clock, prepare=self._known)
         self._emulation: Emulation | None = None
         self._api: Api | None = None
+        self._answered: Callable[[str, str], None] | None = None
 
-    def open(self, storage: StorageService, reach: Callable[[], Reach]) -> None:
-        """Answer from here on. Args: reach: how the server is reached, once it listens."""
+    def open(
+        self,
+        storage: StorageService,
+        triggers: Fires,
+        reach: Callable[[], Reach],
+        *,
+        ai_fixtures: Path | None,
+        answered: Callable[[str, str], None],
+    ) -> None:
+        """Answer from here on.
+
+        Args:
+            reach: how the server is reached, once it listens.
+            ai_fixtures: see `Emulation`.
+            answered: told method and path of each request that has its answer.
+        """
+        self._answered = answered
         directory = Directory(self._snapshot(), self._clock)
-        self._emulation = Emulation(self.states, storage, directory, self._clock, reach=reach)
+        self._emulation = Emulation(
+            *(self.states, storage, directory, self._clock),
+            triggers=triggers,
+            reach=reach,
+            ai_fixtures=ai_fixtures,
+        )
         self._api = Api(
             self._emulation.parts(),
             directory,
@@ -81,6 +103,17 @@ class DevApi:
         """Answer one request of the platform API."""
         assert self._api is not None, "requests are answered once all is there"
         await self._api(scope, receive, send)
+        if self._answered is not None:
+            self._answered(scope["method"], scope["path"])
+
+    async def ask(self, path: str) -> Told:
+        """GET of the admin plane of the project, as its developer."""
+        from amba_run.in_process import ask
+
+        assert self._api is not None, "`open` comes before"
+        bearer = (b"authorization", f"Bearer {self._held.pat}".encode())
+        target = f"/v1/admin/projects/{self._record.id}/{path}"
+        return await ask(self._api, "GET", target, None, [bearer])
 
     def seeder(self) -> Seeder:
         """What loads a folder with seeds over this API, as its developer."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from amba_bundler.esbuild import Esbuild
@@ -27,11 +27,23 @@ from amba_runtime.errors import UserError
 
 
 class Changes:
-    """Keeps a folder's functions what their files are. `begin` once, `watch` if asked, `close`."""
+    """Keeps a folder's functions what their files are. `begin` once, `watch` if asked, `close`.
+
+    Args:
+        configured: told when other settings are in force, and its functions are what they say.
+    """
 
     def __init__(
-        self, folder: Folder, node: Node, *, esbuild: Esbuild, clock: Clock, say: Reporter
+        self,
+        folder: Folder,
+        node: Node,
+        *,
+        esbuild: Esbuild,
+        clock: Clock,
+        say: Reporter,
+        configured: Callable[[Project], None],
     ) -> None:
+        self._configured = configured
         self._folder = folder
         self._node = node
         self._clock = clock
@@ -144,10 +156,11 @@ class Changes:
         now = folder.config
         if (before.project_slug, before.egress_allow) != (now.project_slug, now.egress_allow):
             self._say.warn("the project's slug and [egress] allow take effect at the next start")
-        if before.seed != now.seed:
-            self._say.warn("[seed] takes effect at the next start")
+        if (before.seed, before.ai_fixtures) != (now.seed, now.ai_fixtures):
+            self._say.warn("[seed] and [ai] fixtures take effect at the next start")
         await self._rediscover(project)
         await asyncio.gather(*[self._update(f) for f in folder.functions.values()])
+        self._configured(project)
 
     async def _rewatch(self, replaced: frozenset[Path] = frozenset()) -> None:
         """Watch the folders of every input, the folder itself, and its direct subfolders.

@@ -64,6 +64,19 @@ class Folder:
         self.functions: dict[FunctionName, DevFunction] = {}
         self._versions: dict[FunctionName, int] = {}
 
+    @property
+    def ai_fixtures(self) -> Path | None:
+        """The folder with recorded replies of AI prompts, if one is named."""
+        named = self.config.ai_fixtures
+        return None if named is None else self.config.folder / named
+
+    def missing(self) -> list[str]:
+        """What the settings name and is not there, in sentences."""
+        replies = self.ai_fixtures
+        if replies is None or replies.is_dir():
+            return []
+        return [f"[ai] fixtures: {replies} is no folder: no recorded reply is given"]
+
     def reload(self) -> ProjectConfig:
         """Read the settings and secrets; returns the settings before.
 

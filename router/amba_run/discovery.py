@@ -16,7 +16,8 @@ from amba_runtime import limits
 from amba_runtime.errors import UserCode, UserError
 from amba_runtime.manifest import FUNCTION_NAME, FunctionName
 
-from .config_reader import ENTRY_SUFFIXES, NAME_RULE
+from .config_reader import ENTRY_SUFFIXES
+from .config_shapes import NAME_RULE
 from .config_values import FunctionConfig, ProjectConfig
 from .problems import Problems, did_you_mean, one_of, shown
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from amba_router.api.operations import Operation, Part
+from amba_router.journal import Journal
+from amba_router.routes import Projects
 from amba_router.services.storage.service import StorageService
 from amba_router.store.on_demand import OnDemand
 from amba_router.store.project_store import ProjectStore
 from amba_run.media import Media
+from amba_run.triggering import Triggers
 from amba_runtime.background import ended
 from amba_runtime.clock import Clock
 
@@ -22,10 +25,24 @@ if TYPE_CHECKING:
     from amba_router.api.callers import Directory
     from amba_router.services.ai.service import AiService
     from amba_router.services.ai.upstream import Upstream
+    from amba_router.services.queues.service import Functions, Pump
     from amba_router.services.segments.rounds import Rounds
     from amba_router.services.users.register import Register
     from amba_router.services.users.sign_in import SignIn
+    from amba_router.triggers.schedules import Schedules
     from amba_run.addresses import Reach
+
+
+class Fires(Protocol):
+    """What services need of the trigger layer; `triggering.Triggers` has it."""
+
+    @property
+    def functions(self) -> Functions: ...
+    @property
+    def queues(self) -> Pump: ...
+    @property
+    def schedules(self) -> Schedules: ...
+    async def close(self) -> None: ...
 
 
 class Emulation:
@@ -37,6 +54,7 @@ class Emulation:
         states: where all of it is kept.
         storage: the objects of all projects.
         directory: mints sessions.
+        triggers: what makes events reach functions; None is of a server without any.
         reach: how the server is reached, asked anew each time: see `Media`.
         ai_fixtures: a folder with recorded replies of prompts; None has none.
         ai_upstream: asks real AI providers; None is the one that does.
@@ -49,6 +67,7 @@ class Emulation:
         directory: Directory,
         clock: Clock,
         *,
+        triggers: Fires | None = None,
         reach: Callable[[], Reach] | None = None,
         ai_fixtures: Path | None = None,
         ai_upstream: Upstream | None = None,
@@ -58,6 +77,7 @@ class Emulation:
         self._storage = storage
         self._directory = directory
         self._clock = clock
+        self.triggers: Fires = triggers or Triggers(Projects(), Journal(clock), states, clock)
         self._media = Media(states, storage, directory, clock, reach=reach)
         self._ai_fixtures = ai_fixtures
         self._ai_upstream = ai_upstream
@@ -79,6 +99,9 @@ class Emulation:
             self._email,
             self._media.operations,
             self._ai,
+            self._schedules,
+            self._queues,
+            self._fan_out,
         )
 
     def _users(self) -> Iterable[Operation]:
@@ -136,10 +159,28 @@ class Emulation:
         outbox = files.Outbox(self._states.path)
         return routes.operations(service.EmailService(self._store, outbox, self._clock))
 
+    def _fan_out(self) -> Iterable[Operation]:
+        from amba_router.services.fan_out import routes, service
+
+        return routes.operations(
+            service.FanOut(
+                self._store,
+                self.triggers.functions.handlers,
+                self.triggers.queues.wake,
+                self._clock,
+            )
+        )
+
     def _ai(self) -> Iterable[Operation]:
         from amba_router.services.ai import routes
 
         return routes.operations(self._ai_calls())
+
+    def _schedules(self) -> Iterable[Operation]:
+        from amba_router.services.schedules import routes, service
+
+        ticker = self.triggers.schedules
+        return routes.operations(service.SchedulesService(self._store, ticker, self._clock))
 
     def _ai_calls(self) -> AiService:
         """Made once; its `vector` is what a search by text takes."""
@@ -157,6 +198,15 @@ class Emulation:
             )
         return self._ai_service
 
+    def _queues(self) -> Iterable[Operation]:
+        from amba_router.services.queues import routes
+        from amba_router.services.queues.service import QueueService
+
+        fires = self.triggers
+        return routes.operations(
+            QueueService(self._store, fires.functions, fires.queues, self._clock)
+        )
+
     async def admit(self, project_id: str, user_id: str, *, make: bool) -> bool:
         """See `api.app.Register`."""
         if self._register is None:
@@ -171,5 +221,5 @@ class Emulation:
         """Wait for nothing more. Idempotent."""
         if self._ai_service is not None:
             self._ai_service.close()
-        members = (self._rounds, self._sign_in, self._media)
+        members = (self._rounds, self._sign_in, self._media, self.triggers)
         await ended(*[member.close() for member in members if member is not None])

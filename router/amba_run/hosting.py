@@ -176,6 +176,7 @@ class Hosting:
         route = self._node.route(hosted.project, deployment.name)
         route.counter = self._counter(deployment, route.counter)
         self._node.activate(route, slot)
+        route.handlers = deployment.handlers
 
     def remove(self, project_id: str, name: str) -> None:
         """See `Host.remove`."""
@@ -200,6 +201,7 @@ class Hosting:
                 deployment.name,
                 self._dormant(deployment, hosted, project.keyring),
                 self._counter(deployment, None),
+                handlers=deployment.handlers,
             )
 
     def remove_project(self, project_id: str) -> None:
@@ -292,6 +294,7 @@ class Hosting:
                 deployment.name,
                 slot or self._dormant(deployment, hosted, fresh.keyring),
                 self._counter(deployment, counter),
+                handlers=deployment.handlers,
             )
         hosted.project = fresh
         self._retire_all(old)

@@ -10,11 +10,13 @@ import re
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from amba_run.report import neutral
+from amba_run.output import neutral
 from amba_runtime.clock import iso
 from amba_runtime.errors import UserCode, UserError
 
 _AGE = re.compile(r"(\d{1,9})(s|m|h|d)\Z")
+_MILLISECONDS = re.compile(r"[0-9]{11,15}\Z")
+"""Fewer digits are a date such as 20261122, or seconds, which a person is told."""
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -28,15 +30,30 @@ def since_ms(text: str | None, *, now_ms: int) -> int | None:
         return None
     if match := _AGE.match(text):
         return max(0, now_ms - int(match[1]) * _UNIT_MS[match[2]])
+    return _iso_ms(text, "--since", "such as 90s, 15m, 2h, 1d, or 2026-11-22T10:00:00Z")
+
+
+def at_ms(text: str | None) -> int | None:
+    """Unix milliseconds of `--at`: ISO 8601 (UTC where it names no zone), or such a number.
+
+    Raises:
+        UserError: INVALID_TIME.
+    """
+    if text is None:
+        return None
+    if _MILLISECONDS.match(text):
+        return int(text)
+    return _iso_ms(text, "--at", "such as 2026-11-22T10:00:00Z, or Unix milliseconds (13 digits)")
+
+
+def _iso_ms(text: str, option: str, hint: str) -> int:
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
         raise UserError(
-            UserCode.INVALID_TIME,
-            f"--since {text[:40]!r} is no time",
-            hint="such as 90s, 15m, 2h, 1d, or 2026-11-22T10:00:00Z",
+            UserCode.INVALID_TIME, f"{option} {text[:40]!r} is no time", hint=hint
         ) from None
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def text_of(event: dict[str, Any]) -> str:

@@ -312,6 +312,8 @@ class Node:
         self._outbounds[id(slot)].unlock()
         old, route.slot = route.slot, slot
         route.broken = None
+        if slot.description is not None:
+            route.handlers = slot.description.handlers
         if old is not None:
             self.retire(old)
 

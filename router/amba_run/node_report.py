@@ -10,7 +10,8 @@ from typing import Any, Protocol, TextIO
 from amba_router.journal import Invocation, LimitEvent
 from amba_router.logs import Mappers, is_stack
 from amba_run.breaches import Pace
-from amba_run.report import JsonReporter, Out, neutral
+from amba_run.output import Out, neutral
+from amba_run.report import JsonReporter
 from amba_runtime.background import Background
 from amba_runtime.outcome import Tell
 from amba_runtime.slot import Slot

@@ -35,7 +35,10 @@ from amba_run.hosting import Hosting
 from amba_run.node import Node
 from amba_run.node_report import NodeJson, NodeReporter
 from amba_run.serve import Listener, bind
+from amba_run.trigger_metrics import QueueMetrics
+from amba_run.triggering import Triggers
 from amba_runtime import limits
+from amba_runtime.background import ended
 from amba_runtime.clock import Clock
 from amba_runtime.engine.base import Engine
 from amba_runtime.errors import UserCode, UserError
@@ -139,7 +142,9 @@ class NodeServer:
         _count_isolates(hosting.metrics, pool)
         _count_turns(hosting.metrics, node.turnstile)
         _count_logs(hosting.metrics, hosting.logs)
-        api = _Api()
+        triggers = Triggers(node.projects, node.journal, states, self._clock)
+        QueueMetrics(triggers, self._clock).tell(hosting.metrics)
+        api = _Api(triggers)
         stack.push_async_callback(self._close, node, hosting, api, pool, now)
         await self._bind(node, hosting, api)
         await self._open_metrics(stack, hosting.metrics)
@@ -150,15 +155,22 @@ class NodeServer:
         self._check_alone(snapshot)
         hosting.restore(snapshot)
         directory = Directory(snapshot, self._clock)
+        _count_schedules(hosting.metrics, triggers)
         api.plane = plane = ControlPlane(
             store=store,
             host=hosting,
             logs=hosting.logs,
             directory=directory,
             clock=self._clock,
+            timetable=triggers.declared,
         )
         api.emulation = emulation = Emulation(
-            states, node.storage, directory, self._clock, reach=lambda: node.reach
+            states,
+            node.storage,
+            directory,
+            self._clock,
+            triggers=triggers,
+            reach=lambda: node.reach,
         )
         api.app = Api(
             (plane.operations, *emulation.parts()),
@@ -169,6 +181,7 @@ class NodeServer:
         )
         await pool.open()
         await node.listen()
+        triggers.open()
         self._announce(node, pat)
         if pat is not None and await asyncio.to_thread(self._say.told):
             await store.first_pat_told()
@@ -205,13 +218,17 @@ class NodeServer:
         self, node: Node, hosting: Hosting, api: _Api, pool: Pool, now: asyncio.Event
     ) -> None:
         grace_s = limits.DRAIN_S.value if self.ready else 0.0
-        draining = asyncio.create_task(node.drain(grace_s=grace_s))
+        api.triggers.stop()
+        draining = asyncio.create_task(
+            ended(api.triggers.close(grace_s=grace_s), node.drain(grace_s=grace_s))
+        )
         impatient = asyncio.create_task(now.wait())
         await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
         impatient.cancel()
         if not draining.done():
             draining.cancel()
             await asyncio.wait({draining})
+        await api.triggers.close(grace_s=0.0)
         await api.close()
         await pool.close()
         await hosting.close()
@@ -274,7 +291,8 @@ class NodeServer:
 class _Api:
     """The platform API, once it is there: before the first request."""
 
-    def __init__(self) -> None:
+    def __init__(self, triggers: Triggers) -> None:
+        self.triggers = triggers
         self.app: Api | None = None
         self.plane: ControlPlane | None = None
         self.emulation: Emulation | None = None
@@ -323,6 +341,20 @@ def _count_turns(metrics: Metrics, turnstile: Turnstile) -> None:
     room, seats = turnstile.messages, "amba_websockets"
     metrics.gauge(seats, "gauge", "WebSockets open.", lambda: turnstile.seated)
     metrics.gauge("amba_websocket_bytes", "gauge", "Bytes of messages held.", lambda: room.held)
+
+
+def _count_schedules(metrics: Metrics, triggers: Triggers) -> None:
+    firings = triggers.schedules.firings
+    metrics.family(
+        "amba_schedule_firings_total",
+        "counter",
+        "Firings that ended.",
+        lambda: [({"outcome": told}, count) for told, count in sorted(firings.outcomes.items())],
+    )
+    name, help_ = "amba_schedule_skipped_total", "Slots left out: the one before still ran."
+    metrics.gauge(name, "counter", help_, lambda: firings.skipped)
+    name, help_ = "amba_schedule_late_seconds", "How late the newest firing began."
+    metrics.gauge(name, "gauge", help_, lambda: firings.late_s)
 
 
 def _count_logs(metrics: Metrics, logs: LogStore) -> None:

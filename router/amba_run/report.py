@@ -1,120 +1,23 @@
-"""What the dev server and the node say: JSON lines for programs, blocks for people.
-
-Everything written goes through one thread with a bounded queue: a terminal that is held, or a
-program that reads slowly, never holds up a request.
-"""
+"""What the dev server and the node say: JSON lines for programs, blocks for people."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Protocol, TextIO
 
 from amba_router.journal import Invocation, LimitEvent
 from amba_run.breaches import Pace
+from amba_run.output import Out, neutral
 from amba_run.stacks import mapped_message, mapped_stack
-from amba_runtime import limits
 from amba_runtime.admission import Violation
 from amba_runtime.outcome import GuestException, LogLine, Tell
 from amba_runtime.pool import Slot
 
-
-class Out:
-    """Writes text from a thread. `close` waits for what is queued, a moment at most.
-
-    Args:
-        lost: the line that tells how many blocks a slow reader missed.
-    """
-
-    def __init__(self, stream: TextIO, *, lost: Callable[[int], str]) -> None:
-        self._stream = stream
-        self._say_lost = lost
-        # Everything below is changed only under `_change`.
-        self._change = threading.Condition()
-        self._waiting: deque[str] = deque()
-        self._size = 0
-        self._lost = 0
-        self._writing = False
-        self._ending = False
-        self._gone = False
-        self._thread = threading.Thread(target=self._run, name="amba-out", daemon=True)
-        self._thread.start()
-
-    def write(self, text: str) -> None:
-        """Queue whole lines; they are dropped, and counted, when the reader is too slow."""
-        with self._change:
-            if self._gone:
-                return
-            full = (
-                len(self._waiting) >= limits.OUTPUT_BLOCKS.value
-                or self._size + len(text) > limits.OUTPUT_BYTES.value
-            )
-            if full:
-                self._lost += 1
-                return
-            self._waiting.append(text)
-            self._size += len(text)
-            self._change.notify_all()
-
-    def _run(self) -> None:
-        while True:
-            with self._change:
-                while not self._waiting and not self._ending:
-                    self._change.wait()
-                if not self._waiting:
-                    return
-                text = "".join(self._waiting)
-                self._waiting.clear()
-                self._size = 0
-                self._writing = True
-                if self._lost:
-                    text += self._say_lost(self._lost)
-                    self._lost = 0
-            try:
-                self._put(text)
-            except (OSError, ValueError):
-                with self._change:
-                    self._gone = True  # nobody reads any more
-                    self._waiting.clear()
-                    self._change.notify_all()
-                return
-            with self._change:
-                self._writing = False
-                self._change.notify_all()
-
-    def _put(self, text: str) -> None:
-        try:
-            descriptor = self._stream.fileno()
-        except OSError:  # no file behind it: a test's own
-            self._stream.write(text)
-            self._stream.flush()
-            return
-        # Past the stream's own buffer: a thread that is stuck inside it would hold its lock when
-        # the interpreter ends, which then aborts the process.
-        data = memoryview(text.encode(errors="backslashreplace"))
-        while data:
-            data = data[os.write(descriptor, data) :]
-
-    def settled(self) -> bool:
-        """Wait a moment for what is queued; whether all of it was written. Blocks."""
-        with self._change:
-            return self._change.wait_for(
-                lambda: self._gone or not (self._waiting or self._writing),
-                limits.OUTPUT_CLOSE_S.value,
-            ) and not (self._gone or self._lost)
-
-    def close(self) -> None:
-        """Idempotent."""
-        with self._change:
-            self._ending = True
-            self._change.notify_all()
-        self._thread.join(limits.OUTPUT_CLOSE_S.value)
+Row = dict[str, Any]
 
 
 class Reporter(Protocol):
@@ -127,6 +30,8 @@ class Reporter(Protocol):
     def requests(self, invocations: Sequence[Invocation]) -> None: ...
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None: ...
     def limit(self, event: LimitEvent) -> None: ...
+    def triggers(self, schedules: Sequence[Row], queues: Sequence[Row]) -> None: ...
+    def queue(self, row: Row) -> None: ...
     def warn(self, message: str) -> None: ...
     def stopping(self) -> None: ...
     def close(self) -> None: ...
@@ -204,6 +109,14 @@ class JsonReporter:
             version=event.version,
             request_id=event.request_id,
         )
+
+    def triggers(self, schedules: Sequence[Row], queues: Sequence[Row]) -> None:
+        """The schedules and queues that there are; rows of the platform API."""
+        self._say("triggers", schedules=list(schedules), queues=list(queues))
+
+    def queue(self, row: Row) -> None:
+        """A queue that began to wait, or has new dead letters."""
+        self._say("queue", **row)
 
     def warn(self, message: str) -> None:
         """Talk."""
@@ -345,6 +258,22 @@ class TerminalReporter:
             colour = _YELLOW if event.action == "warned" else _RED
             self._out.write(self._c(colour, neutral(text)) + "\n")
 
+    def triggers(self, schedules: Sequence[Row], queues: Sequence[Row]) -> None:
+        """The next run of each schedule, and the queues with their consumers."""
+        from amba_run import trigger_lines  # zones of the world, for those who have schedules
+
+        lines = [*trigger_lines.upcoming(schedules), *trigger_lines.consumers(queues)]
+        self._out.write("".join(self._c(_DIM, f"  {line}") + "\n" for line in lines))
+
+    def queue(self, row: Row) -> None:
+        """A queue that began to wait, or has new dead letters."""
+        from amba_run import trigger_lines
+
+        name = row["queue_name"]
+        text = f"queue {name}: {trigger_lines.depth(row)}"
+        more = f"  (amba-run queues peek {name} --state dead)" if row["dead"] else ""
+        self._out.write(self._c(_YELLOW, neutral(text + more)) + "\n")
+
     def warn(self, message: str) -> None:
         """Talk."""
         self._out.write(self._c(_YELLOW, f"warning: {neutral(message)}") + "\n")
@@ -360,13 +289,6 @@ class TerminalReporter:
 
 def _lost_line(blocks: int) -> str:
     return f"({blocks} more lines or blocks were dropped: this output was read too slowly)\n"
-
-
-def neutral(text: str) -> str:
-    """Text that cannot steer a terminal: control characters but LF and tab become visible."""
-    if text.isprintable():
-        return text
-    return "".join(ch if ch.isprintable() or ch in "\n\t" else f"\\x{ord(ch):02x}" for ch in text)
 
 
 def for_terminal(*, json_: bool, no_colour: bool) -> Reporter:

@@ -14,7 +14,8 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -113,9 +114,11 @@ def _collection(folder: Path, name: str) -> Seed:
         schema = whole if schema is None else schema
     shown = _shown(file or declared, folder)
     rows = _rows(value, file or declared, folder)
+    is_csv = file is not None and file.suffix == ".csv"
     if schema is None:
-        schema = {"columns": _guessed(rows)}
-    if file is not None and file.suffix == ".csv":
+        guessed = _guessed(rows, _type_of_text, "text") if is_csv else _guessed(rows)
+        schema = {"columns": guessed}
+    if is_csv:
         types = {str(c.get("name")): str(c.get("type")) for c in _columns(schema)}
         rows = [_typed(row, types) for row in rows]
     schema.pop("name", None)
@@ -137,15 +140,24 @@ def _referred(seed: Seed) -> Iterator[str]:
             yield str(cast(Row, to).get("table"))
 
 
-def _guessed(rows: Iterable[Row]) -> list[Row]:
-    """Columns that hold these rows, each nullable, in order of their first value."""
+def _guessed(
+    rows: Iterable[Row], type_of: Callable[[Any], str] | None = None, mixed: str = "jsonb"
+) -> list[Row]:
+    """Columns that hold these rows, each nullable, in order of their first value.
+
+    Args:
+        type_of: of one value; None is of JSON.
+        mixed: the type that holds values of several.
+    """
+    type_of = type_of or _type_of
     seen: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in _MANAGED:
-                seen.setdefault(name, set()).update(() if value is None else (_type_of(value),))
+                seen.setdefault(name, set()).update(() if value is None else (type_of(value),))
     return [
-        {"name": name, "type": _common(types), "nullable": True} for name, types in seen.items()
+        {"name": name, "type": _common(types, mixed), "nullable": True}
+        for name, types in seen.items()
     ]
 
 
@@ -159,12 +171,26 @@ def _type_of(value: object) -> str:
     return "text" if isinstance(value, str) else "jsonb"
 
 
-def _common(types: set[str]) -> str:
+def _type_of_text(text: str) -> str:
+    """Of a field of a .csv file; what would not come back as it stands there is text: `007`."""
+    if text.strip().lower() in ("true", "false"):
+        return "boolean"
+    if _WHOLE_NUMBER.match(text):
+        whole = int(text)
+        return _type_of(whole) if -(2**63) <= whole < 2**63 else "text"
+    return "numeric" if _NUMBER.match(text) else "text"
+
+
+_WHOLE_NUMBER = re.compile(r"(?:0|-?[1-9][0-9]{0,18})\Z")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\.[0-9]{1,18}\Z")
+
+
+def _common(types: set[str], mixed: str) -> str:
     if len(types) <= 1:
         return next(iter(types), "text")
     if types <= {"integer", "bigint"}:
         return "bigint"
-    return "numeric" if types <= {"integer", "bigint", "numeric"} else "jsonb"
+    return "numeric" if types <= {"integer", "bigint", "numeric"} else mixed
 
 
 # --- files ---
@@ -231,6 +257,11 @@ def _csv(text: str, shown: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         names = next(reader, list[str]())
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise SeedError(f"{shown}:1 names the column {name[:64]!r} twice")
+            seen.add(name)
         for fields in reader:
             if not fields:
                 continue

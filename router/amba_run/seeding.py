@@ -11,15 +11,13 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from amba_router.asgi import App, Message
+from amba_router.asgi import App
 from amba_run import seed_files
+from amba_run.in_process import Headers, Told, ask
 from amba_run.seed_files import Row, Seed, SeedError
 from amba_runtime import limits
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -28,26 +26,6 @@ class Seeded:
 
     loaded: dict[str, int] = field(default_factory=lambda: dict[str, int]())
     problems: list[str] = field(default_factory=lambda: list[str]())
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """An answer of the API."""
-
-    status: int
-    body: Any
-
-    @property
-    def done(self) -> bool:
-        return self.status < 300
-
-    @property
-    def why(self) -> str:
-        """A refusal in words, with its place."""
-        error: Row = self.body["error"]
-        where = error.get("details", {}).get("field")
-        at = f" (at {where})" if where else ""
-        return f"{self.status} {error.get('code', '')}: {error.get('message', '')}{at}"
 
 
 class Seeder:
@@ -185,7 +163,7 @@ class Seeder:
 
     async def _admin(self, method: str, path: str, body: Row | None = None) -> Told:
         bearer = (b"authorization", f"Bearer {self._pat}".encode())
-        return await _call(self._api, method, f"{self._base}/{path}", body, [bearer])
+        return await ask(self._api, method, f"{self._base}/{path}", body, [bearer])
 
     async def _ask(
         self, method: str, path: str, body: Row | None = None, *, session: str = ""
@@ -193,7 +171,7 @@ class Seeder:
         fields: Headers = [(b"x-api-key", self._client_key.encode())]
         if session:
             fields.append((b"authorization", f"Bearer {session}".encode()))
-        return await _call(self._api, method, path, body, fields)
+        return await ask(self._api, method, path, body, fields)
 
 
 def _batches(rows: tuple[Row, ...]) -> Iterator[list[Row]]:
@@ -209,28 +187,3 @@ def _batches(rows: tuple[Row, ...]) -> Iterator[list[Row]]:
         room -= size
     if batch:
         yield batch
-
-
-async def _call(api: App, method: str, target: str, body: Row | None, fields: Headers) -> Told:
-    raw = b"" if body is None else json.dumps(body).encode()
-    waiting: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return waiting.pop() if waiting else {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    path, _, query = target.partition("?")
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [(b"content-type", b"application/json"), *fields],
-    }
-    await api(scope, receive, send)
-    said = b"".join(message.get("body", b"") for message in sent[1:])
-    return Told(int(sent[0]["status"]), json.loads(said) if said else {})

@@ -109,8 +109,10 @@ async def package(
         metadata["limits"] = extra
     if own.egress is not None:
         metadata["egress"] = own.egress.wire()
-    if own.schedules:
-        metadata["schedules"] = [{"cron": s.cron, "timezone": s.timezone} for s in own.schedules]
+    if own.schedules is not None:
+        metadata["schedules"] = [
+            {"cron": s.cron, "timezone": s.timezone, "missed": s.missed} for s in own.schedules
+        ]
     if own.engine is not EngineChoice.AUTO:
         metadata["engine"] = own.engine.value
     return Package(named, bundle, metadata, description.handlers, warnings)

@@ -106,3 +106,8 @@ def mark() -> str:
 def short_id() -> str:
     """Eight hex characters for names of private directories and sockets."""
     return secrets.token_hex(4)
+
+
+def fraction() -> float:
+    """From 0 up to, and without, 1: for jitter."""
+    return int.from_bytes(os.urandom(7)) / 2**56

@@ -134,6 +134,11 @@ class Slot:
         self.manifest = replace(self.manifest, env=())
 
     @property
+    def retired(self) -> bool:
+        """It takes no new requests."""
+        return self._retired
+
+    @property
     def isolate(self) -> Isolate | None:
         """The one that serves now, for control events and accounting."""
         return self._isolate
@@ -335,8 +340,7 @@ class Slot:
             return
         async with self._configuring:
             await self._restarts.over()  # it may have read what holds no more
-            now = await self._kept.env()
-            values = {name: value for name, value in now if name in names}
+            values = {name: value for name, value in await self._kept.env() if name in names}
             if values:
                 await self._tell(values)
 

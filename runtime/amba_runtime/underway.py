@@ -37,6 +37,11 @@ class Underway(Protocol):
         """It is a WebSocket: it may last, and is billed only while it keeps its isolate busy."""
         ...
 
+    @property
+    def event(self) -> bool:
+        """It is a schedule's or a queue's: nobody waits for the first byte of an answer."""
+        ...
+
     def end(self, ended: Ended) -> None:
         """End it alone, now: its caller is told this outcome, or cut off. Idempotent."""
         ...

@@ -167,7 +167,7 @@ class Watch:
                 self._end(call, bill, Outcome.EXCEEDED_WALL_TIME, "it took too long", breach)
             elif total_ms and ms >= total_ms * _NEAR:
                 self._warn(call, bill, Breach("total_ms", ms, total_ms))
-            elif first_ms and not call.begun and ms >= first_ms * _NEAR:
+            elif first_ms and not (call.begun or call.event) and ms >= first_ms * _NEAR:
                 self._warn(call, bill, Breach("first_byte_ms", ms, first_ms))
 
     def _memory(self, isolate: Isolate, passed_s: float) -> float:

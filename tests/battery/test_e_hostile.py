@@ -41,7 +41,7 @@ from tests.waiting import pause
 
 from amba_runtime import limits
 from amba_runtime.clock import SystemClock
-from amba_runtime.engine.base import Isolate
+from amba_runtime.engine.base import Isolate, QueueMessage
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
@@ -162,6 +162,7 @@ class _Event:
         self.hop: Hop | None = None
         self.begun = False
         self.lasting = False
+        self.event = True
         self.ended: Ended | None = None
 
     def end(self, ended: Ended) -> None:
@@ -227,7 +228,7 @@ def _schedule(isolate: Isolate, name: str) -> Awaitable[Event]:
 
 
 def _batch(isolate: Isolate, name: str) -> Awaitable[Event]:
-    message = {"id": "m-1", "timestampMs": 1_700_000_000_000, "attempts": 1, "body": "x"}
+    message = QueueMessage("m-1", 1_700_000_000_000, 1, '"x"')
     return isolate.queue(queue=name, messages=[message])
 
 

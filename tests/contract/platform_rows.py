@@ -58,7 +58,8 @@ PNG = {"bucket": "pictures", "filename": "a.png", "mime_type": "image/png", "siz
 def rows() -> list[Row]:
     """All of them, in the order in which they can be called."""
     return [*_projects(), *_auth(), *_users(), *_collections(), *_events(), *_storage(),
-            *_config(), *_currencies(), *_ai(), *_email(), *_segments(), *_push()]  # fmt: skip
+            *_config(), *_currencies(), *_ai(), *_email(), *_segments(), *_fan_out(), *_push(),
+            *_queues()]  # fmt: skip
 
 
 def _projects() -> list[Row]:
@@ -341,6 +342,14 @@ def _segments() -> list[Row]:
     ]  # fmt: skip
 
 
+def _fan_out() -> list[Row]:
+    body = {"segment_id": "all", "invoke": {"function": "digest", "payload": {"n": 1}}}
+    return [
+        Row("POST", f"{P}/fan-out/segment", INTERNAL, Call(200, body=body),
+            Call(404, "segment_or_function_not_found", {**body, "segment_id": "nope"})),
+    ]  # fmt: skip
+
+
 def _push() -> list[Row]:
     return [
         Row("POST", "/client/users/me/push-token", CLIENT,
@@ -348,4 +357,17 @@ def _push() -> list[Row]:
             Call(400, "INVALID_INPUT", {"token": "t", "platform": "toaster"})),
         Row("DELETE", "/client/users/me/push-token", CLIENT, Call(200, body={"token": "t"}),
             Call(400, "INVALID_INPUT", {})),
+    ]  # fmt: skip
+
+
+def _queues() -> list[Row]:
+    bound = {"queue_name": "orders", "function_name": "worker"}
+    return [
+        Row("PUT", f"{P}/queue/bindings", ADMIN, Call(200, body=bound),
+            Call(404, "FUNCTION_NOT_FOUND", {**bound, "function_name": "nope"})),
+        Row("GET", f"{P}/queue/bindings", ADMIN, Call(200), NO_LOGIN),
+        Row("POST", f"{P}/queue/send", INTERNAL, Call(200, body={"name": "orders", "payload": 1}),
+            Call(404, "QUEUE_NOT_BOUND", {"name": "unbound"})),
+        Row("DELETE", f"{P}/queue/bindings/{{queue}}", ADMIN, Call(200, query="confirm=orders"),
+            Call(400, "CONFIRM_REQUIRED")),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,24 @@ async def furnish(world: World, name: str) -> Tenant:
         "client_invokable": True,
     }
     assert (await world.post(f"{base}/ai/prompts", prompt)).status == 201
+    world.host.handlers = ("fetch", "queue")
+    assert (await world.deploy(id_, "worker")).status == 201
+    made["queue"] = "orders"
+    # each says whose it is: an answer to another project that has the name is a leak
+    give = {"app_user_id": made["user"], "currency_code": "gems", "amount": 5}
+    mail = {"to": {"email": "ann@example.com"}, "subject": f"{name} mail", "text": name}
+    for path, body in (
+        ("/collections/letters/rows", {"title": f"{name} letter", "score": 1}),
+        ("/config", {"key": "motto", "value": f"{name} motto"}),
+        ("/events", {"event": "x", "user_id": made["user"], "properties": {"of": name}}),
+        ("/currencies/grant", {**give, "reason": f"{name} grant"}),
+        ("/email/send", mail),
+    ):
+        assert (await world.post(base + path, body)).status in (200, 201), path
     await _upload(world, tenant)
+    assert (await world.deploy(id_, "digest")).status == 201
+    serving = world.host.serving
+    serving[id_, "digest"] = replace(serving[id_, "digest"], handlers=("queue",))
     return tenant
 
 
@@ -278,6 +295,9 @@ def _bodies(theirs: Tenant) -> list[Any]:
             "text": "x",
             "name": "x-1",
             "refresh_token": made["refresh"],
+            "invoke": {"function": "digest"},
+            "secret_name": "THEIRS",
+            "expected_version": 1,
         },
     ]
 

@@ -136,8 +136,10 @@ def test_the_config_names_only_functions_that_are_there() -> None:
     """A table for an unknown name is an error of `dev` (interface.md 4)."""
     config = tomllib.loads((FIXTURES / "amba.toml").read_text("utf-8"))
     assert config["seed"] == {"folder": "_seed"}
-    assert set(config) == {"functions", "seed"}
-    assert set(config["functions"]) <= set(FIXTURE_ENTRIES)
+    assert set(config) == {"functions", "queues", "seed"}
+    consumers = {queue["function"] for queue in config["queues"].values()}
+    assert {*config["functions"], *consumers} <= set(FIXTURE_ENTRIES)
+    assert config["functions"]["digest"] == {"schedules": ["* * * * *"]}
     assert config["functions"]["never-answers"]["limits"] == {"first_byte_ms": 1000}
 
 

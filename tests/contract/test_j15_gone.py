@@ -30,6 +30,7 @@ def test_a_deleted_function_is_404_at_once_and_keeps_its_history(shop: Shop) -> 
         "cascade": {
             "cf_dispatch_script_deleted": True,
             "function_deployments_marked_disabled": 2,
+            "schedules_deleted": 0,
         },
     }
     assert shop.call("teller").said == NOT_FOUND

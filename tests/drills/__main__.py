@@ -12,10 +12,13 @@ from tests.drills import (
     crash,
     deploy,
     disk,
+    idle,
     many,
     mutants,
     openapi,
     overload,
+    queue_kills,
+    queue_load,
     rows,
     slow,
     soak,
@@ -41,6 +44,9 @@ NAMES = (
     "mutants",
     "writes",
     "rows",
+    "queue-kills",
+    "queue-load",
+    "idle",
 )
 
 
@@ -61,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "syscalls": syscalls.run,
         "writes": lambda folder: writes.run(folder, rounds=options.rounds, seed=options.seed),
         "rows": rows.run,
+        "queue-kills": lambda folder: queue_kills.run(
+            folder, rounds=options.rounds, messages=options.messages, seed=options.seed
+        ),
+        "queue-load": queue_load.run,
+        "idle": idle.run,
         "mutants": lambda folder: mutants.run(folder, sample=options.sample, seed=options.seed),
     }
     figures: list[Figure] = []
@@ -76,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
     parser.add_argument("drills", nargs="*", choices=[*NAMES, []], metavar="DRILL")
-    parser.add_argument("--rounds", type=int, default=200, help="of crash and writes")
+    parser.add_argument("--rounds", type=int, default=200, help="of crash, writes, queue-kills")
+    parser.add_argument("--messages", type=int, default=50_000, help="of queue-kills")
     parser.add_argument("--functions", type=int, default=1000, help="of many")
     parser.add_argument("--cases", type=int, default=20_000, help="of openapi")
     parser.add_argument("--minutes", type=float, default=8.0, help="of soak")

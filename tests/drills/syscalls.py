@@ -12,13 +12,12 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tests.drills.figures import Figure, at_most
 from tests.runtime.engine.lab import FIXTURES, GUESTS, HOST, Lab, answer, begin, bundled
 
 from amba_bundler.messages import BuildFailed
-from amba_runtime.engine.base import Isolate, StartFailed
+from amba_runtime.engine.base import Isolate, QueueMessage, StartFailed
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.errors import AmbaRunError
 from amba_runtime.manifest import Bundle
@@ -100,7 +99,7 @@ async def _visit(isolate: Isolate) -> None:
         if "scheduled" in description.handlers:
             await asyncio.wait_for(isolate.scheduled(cron="* * * * *", scheduled_time_ms=0), 1)
         if "queue" in description.handlers:
-            message: dict[str, Any] = {"id": "1", "timestampMs": 0, "attempts": 1, "body": {}}
+            message = QueueMessage("1", 0, 1, "{}")
             await asyncio.wait_for(isolate.queue(queue="jobs", messages=[message]), 1)
     for method, target, size in (("GET", "/", 0), ("POST", "/go?n=3", 100_000)):
         with contextlib.suppress(WireError, TimeoutError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.run.serving import Dev, function
+from tests.run.serving import Dev, function, run_cli
 
 pytestmark = pytest.mark.slow
 
@@ -53,8 +53,9 @@ def test_the_ready_line_lists_every_fixture(dev: Dev) -> None:
         "version": 1,
     }
     assert (ready["engine"], ready["project"]["slug"]) == ("workerd", "local")
-    prefixes = {name: key[: key.rindex("_", 0, 11) + 1] for name, key in ready["keys"].items()}
-    assert prefixes == {"pat": "amb_dpat_", "client": "amb_dev_ck_", "server": "amb_dev_sk_"}
+    prefixes = {"pat": "amb_dpat_", "client": "amb_dev_ck_", "server": "amb_dev_sk_"}
+    assert ready["keys"].keys() == prefixes.keys()
+    assert all(ready["keys"][name].startswith(prefix) for name, prefix in prefixes.items())
 
 
 @pytest.mark.parametrize("name", sorted(STATUSES))
@@ -63,6 +64,21 @@ def test_a_fixture_answers_what_its_first_line_says(dev: Dev, name: str) -> None
     by_host = dev.get(f"/{name}", host=f"local.fn.localhost:{dev.port}").status
     by_path = dev.get(f"/fn/local/{name}/").status
     assert (by_host, by_path) == (STATUSES[name], STATUSES[name])
+
+
+def test_a_schedule_sends_through_a_queue(dev: Dev) -> None:
+    """amba.toml is in force: `digest` sends what `queue-worker` consumes (issue 6)."""
+    declared = dev.event("triggers", within_s=20)
+    assert {row["function_name"] for row in declared["schedules"]} == {"digest", "scheduled-report"}
+    queues = {row["queue_name"]: row["function_name"] for row in declared["queues"]}
+    assert queues["emails"] == "queue-worker"
+    state = dev.ready["state"]
+    done = run_cli("trigger", "scheduled", "digest", "--state", state, data_home=Path(state))
+    assert (done.returncode, done.stdout.split()[0]) == (0, "ok")
+    assert "  log: sent the digest of " in done.stdout
+    event = dev.event("request", function="queue-worker", method="QUEUE", within_s=20)
+    assert (event["outcome"], event["path"]) == ("ok", "emails")
+    assert event["logs"][0]["Message"][0] == "sent"
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="this machine has no unshare program")

@@ -88,5 +88,14 @@ def test_what_a_node_alone_answers_says_so(dev: Dev) -> None:
     assert dev.api("GET", "/v1/admin/projects").status == 501
     assert dev.api("POST", "/v1/auth/validate", {"api_key": "x"}).status == 501
     assert dev.api("GET", f"{base}/nothing").status == 404
+    later = dev.api("GET", f"{base}/analytics")
+    assert (later.status, later.json["error"]["code"]) == (501, "NOT_EMULATED")
     fan_out = dev.api("POST", f"{base}/fan-out/segment", {})
-    assert (fan_out.status, fan_out.json["error"]["code"]) == (501, "NOT_EMULATED")
+    assert (fan_out.status, fan_out.json["error"]["code"]) == (400, "INVALID_INPUT")
+    for name, said in (
+        ("index", (400, "HANDLER_MISSING")),
+        ("nope", (404, "segment_or_function_not_found")),
+    ):
+        body = {"segment_id": "all", "invoke": {"function": name}}
+        fan_out = dev.api("POST", f"{base}/fan-out/segment", body)
+        assert (fan_out.status, fan_out.json["error"]["code"]) == said

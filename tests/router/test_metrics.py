@@ -34,6 +34,9 @@ def _counted() -> Metrics:
     asyncio.run(run())
     metrics.refusals.update(["EXTERNAL_IMPORT", "rate_limited", "rate_limited"])
     metrics.gauge("amba_isolates_live", "gauge", "Isolates alive.", lambda: 3)
+    name, firings = "amba_schedule_firings_total", {Outcome.OK: 7, "skipped": 1}
+    series = [({"outcome": outcome}, float(count)) for outcome, count in firings.items()]
+    metrics.family(name, "counter", "Firings.", lambda: series)
     return metrics
 
 
@@ -52,10 +55,12 @@ def test_all_series_are_told() -> None:
         'amba_refusals_total{code="EXTERNAL_IMPORT"} 1',
         'amba_refusals_total{code="rate_limited"} 2',
         "amba_isolates_live 3",
+        'amba_schedule_firings_total{outcome="ok"} 7',
+        'amba_schedule_firings_total{outcome="skipped"} 1',
     ):
         assert f"\n{line}\n" in text
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 5
+    assert len(names) == len(set(names)) == 6
     assert text.endswith("\n")
 
 
@@ -123,3 +128,38 @@ def test_everything_else_is_the_other_apps() -> None:
     assert _ask(MetricsApp(metrics, None, known=None), "/other")[0] == 404
     assert _ask(MetricsApp(metrics, None, known=None))[0] == 200
     assert _ask(MetricsApp(metrics, None, known=None), method="HEAD") == (200, b"")
+
+
+def test_series_of_one_name_are_told_apart_by_labels() -> None:
+    """Read as they are asked for; what a label may hold is escaped (Prometheus' text form)."""
+    metrics = Metrics()
+    metrics.family(
+        "amba_queue_depth",
+        "gauge",
+        "Messages.",
+        lambda: [({"queue": "a"}, 1), ({"queue": 'b"\\\n'}, 2_000_000)],
+    )
+    assert metrics.text().splitlines()[-4:] == [
+        "# HELP amba_queue_depth Messages.",
+        "# TYPE amba_queue_depth gauge",
+        'amba_queue_depth{queue="a"} 1',
+        'amba_queue_depth{queue="b\\"\\\\\\n"} 2000000',
+    ]
+
+
+def test_what_has_to_be_asked_for_is_asked_before(caplog: pytest.LogCaptureFixture) -> None:
+    """One that fails is logged, and fails no other."""
+    metrics = Metrics()
+    asked: list[str] = []
+
+    async def fails() -> None:
+        raise OSError("the disk is gone")
+
+    async def counts() -> None:
+        asked.append("counted")
+
+    metrics.before(fails)
+    metrics.before(counts)
+    asyncio.run(metrics.refresh())
+    assert asked == ["counted"]
+    assert "could not be refreshed" in caplog.text

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from amba_router.identity import Identities
 from amba_router.routes import Project, Projects, Route
 from amba_router.signing import Keyring
 from amba_runtime.clock import ManualClock
-from amba_runtime.manifest import FunctionName, ProjectId
+from amba_runtime.manifest import HANDLERS, FunctionName, ProjectId
+from amba_runtime.pool import Slot
 
 
 def project(slug: str) -> Project:
@@ -48,3 +51,18 @@ def test_only_the_project_itself_is_removed() -> None:
     projects.remove(new)
     assert projects.get("one") is None
     assert projects.all() == [other]
+
+
+def test_what_a_function_can_be_sent() -> None:
+    """By the version that serves; nothing where none does, all where nobody has told."""
+    projects, one = Projects(), project("one")
+    projects.add(one)
+    slot = cast(Slot, object())  # nothing is asked of it
+    one.routes[b"told"] = Route(FunctionName("told"), slot, handlers=("queue",))
+    one.routes[b"untold"] = Route(FunctionName("untold"), slot)
+    one.routes[b"broken"] = Route(FunctionName("broken"))
+    names = ("told", "untold", "broken", "nope")
+    assert [projects.handlers("id-one", name) for name in names] == [
+        ("queue",), HANDLERS, None, None,
+    ]  # fmt: skip
+    assert projects.handlers("id-two", "told") is None

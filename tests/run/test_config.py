@@ -17,6 +17,7 @@ from amba_run.config import (
     EgressTarget,
     EngineChoice,
     Environment,
+    Missed,
     ProjectConfig,
     QueueBinding,
     RateLimit,
@@ -47,10 +48,24 @@ orders = "hello"
 [queues.mail]
 function = "other"
 status = "paused"
+batch_size = 10
+batch_wait_ms = 60000
+consumers = 1
+retries = 0
+backoff_ms = 3600000
+
+[queues."Fan.Mail-2_x"]
+function = "other"
+
+[ai]
+fixtures = "_replies"
 
 [functions.hello]
 rate_limit = { window = "5m", max = 100, key = "ip" }
-schedules = ["*/5  * * * *", { cron = "0 8 * * MON-FRI", timezone = "Europe/Berlin" }]
+schedules = [
+  "*/5  * * * *",
+  { cron = "0 8 * * MON-FRI", timezone = "Europe/Berlin", missed = "run_once" },
+]
 engine = "workerd"
 
 [functions.hello.limits]
@@ -125,13 +140,24 @@ def test_everything_is_kept(tmp_path: Path, place: str) -> None:
     )
     assert config.queues == (
         QueueBinding("orders", "hello"),
-        QueueBinding("mail", "other", paused=True),
+        QueueBinding(
+            "mail",
+            "other",
+            paused=True,
+            batch_size=10,
+            batch_wait_ms=60_000,
+            consumers=1,
+            retries=0,
+            backoff_ms=3_600_000,
+        ),
+        QueueBinding("Fan.Mail-2_x", "other"),
     )
+    assert config.ai_fixtures == "_replies"
     hello, other = config.functions["hello"], config.functions["other"]
     assert hello.rate_limit == RateLimit("5m", 300, 100, RateLimitKey.IP)
     assert hello.schedules == (
         Schedule("*/5 * * * *"),
-        Schedule("0 8 * * MON-FRI", "Europe/Berlin"),
+        Schedule("0 8 * * MON-FRI", "Europe/Berlin", Missed.RUN_ONCE),
     )
     assert (hello.engine, hello.entry) == (EngineChoice.WORKERD, None)
     assert hello.limits == {"cpu_ms": 0, "request_body_mib": 2048}
@@ -187,6 +213,14 @@ def test_both_files_are_a_problem(tmp_path: Path) -> None:
 
 
 # --- what is refused ---
+
+QUEUE_MOST = {
+    "batch_size": limits.QUEUE_BATCH.value,
+    "batch_wait_ms": limits.QUEUE_BATCH_WAIT_MS.value,
+    "consumers": limits.QUEUE_CONSUMERS.value,
+    "retries": limits.QUEUE_RETRIES.value,
+    "backoff_ms": limits.QUEUE_BACKOFF_MOST_MS.value,
+}
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
@@ -261,7 +295,20 @@ def test_keys_of_other_tools_get_directions(tmp_path: Path, text: str, says: str
         '[functions."a.b"]',
         "[functions.1a]",
         "queues = 1",
-        "[queues]\nA = 'x'",
+        "[queues]\n'-a' = 'x'",
+        "[queues]\n'fan-out:x' = 'x'",
+        f"[queues]\n{'a' * 65} = 'x'",
+        *[
+            f"[queues.a]\nfunction = 'x'\n{key} = {wrong}"
+            for key, most in QUEUE_MOST.items()
+            for wrong in (-1, most + 1, 10**30, "true", "1.0", "'1'", "[]")
+        ],
+        "[queues.a]\nfunction = 'x'\nbatch_size = 0",
+        "[queues.a]\nfunction = 'x'\nconsumers = 0",
+        "[queues.a]\nfunction = 'x'\nbatch = 1",
+        "ai = 'x'",
+        "[ai]\nreplies = 'x'",
+        *[f"[ai]\nfixtures = {wrong}" for wrong in ("1", "''", "'/x'", "'../x'", '"a\\u0000"')],
         "[queues]\na = 'X'",
         "[queues]\na = 1",
         "[queues.a]\nstatus = 'active'",
@@ -323,11 +370,58 @@ def test_wrong_values_of_the_project(tmp_path: Path, text: str) -> None:
         "schedules = [{ timezone = 'UTC' }]",
         "schedules = [{ cron = '* * * * *', timezone = '../etc/passwd' }]",
         "schedules = [{ cron = '* * * * *', zone = 'UTC' }]",
+        "schedules = [{ cron = '* * * * *', timezone = 'Mars/Olympus' }]",
+        "schedules = [{ cron = '* * * * *', timezone = '' }]",
+        "schedules = [{ cron = '* * * * *', timezone = 1 }]",
+        "schedules = [{ cron = '* * * * *', missed = 'twice' }]",
+        "schedules = [{ cron = '* * * * *', missed = true }]",
+        "schedules = ['0 0 31 2 *']",
+        "schedules = ['60 * * * *']",
+        "schedules = ['* * * * *', '*  * * * *']",
+        f"schedules = ['{'1' * 5000} * * * *']",
+        "schedules = [{ cron = 5 }]",
+        "schedules = ['5/15 * * * *']",
+        "schedules = ['@daily']",
     ],
 )
 def test_wrong_values_of_a_function(tmp_path: Path, text: str) -> None:
     """Every wrong value of a function is one problem on its own line (D.6, D.8)."""
     assert one(tmp_path, "[functions.hello]\n" + text).startswith("2: functions.hello.")
+
+
+def test_schedules_are_judged_as_the_server_does(tmp_path: Path) -> None:
+    """The reason is the triggers' own, at the key it is about (contract D.6, H-13)."""
+    told = one(tmp_path, "[functions.a]\nschedules = ['0 0 31 2 *']")
+    assert told.startswith("2: functions.a.schedules[0]: it never fires")
+    zone = "schedules = [{ cron = '* * * * *', timezone = 'Mars/Olympus' }]"
+    told = one(tmp_path, f"[functions.a]\n{zone}")
+    assert told.startswith("2: functions.a.schedules[0].timezone: ")
+
+
+def test_a_function_has_so_many_schedules(tmp_path: Path) -> None:
+    """As many as a server takes, each once."""
+    most = limits.SCHEDULES_OF_FUNCTION.value
+    crons = [f"{n % 60} {n // 60} * * *" for n in range(most + 1)]
+    config = load_config(write(tmp_path, f"[functions.a]\nschedules = {json.dumps(crons[:-1])}"))
+    assert len(config.functions["a"].schedules or ()) == most
+    assert f"may have {most}" in one(tmp_path, f"[functions.a]\nschedules = {json.dumps(crons)}")
+
+
+def test_schedules_are_read_as_the_platform_reads_them(tmp_path: Path) -> None:
+    """The words of the API, with the line; absent, empty and given are three things (D.6)."""
+    said = one(tmp_path, "[functions.hello]\nschedules = ['* * * * *', '0 0 30 feb *']")
+    assert said.startswith("2: functions.hello.schedules[1]: it never fires: no month FEB has")
+    text = """
+[functions.a]
+[functions.b]
+schedules = []
+[functions.c]
+schedules = [{ cron = "0  9 * * *", timezone = "Asia/Tokyo", missed = "run_once" }]
+"""
+    functions = load_config(write(tmp_path, text)).functions
+    assert functions["a"].schedules is None
+    assert functions["b"].schedules == ()
+    assert functions["c"].schedules == (Schedule("0 9 * * *", "Asia/Tokyo", Missed.RUN_ONCE),)
 
 
 @pytest.mark.parametrize("window", ["1s", "3600s", "60m", "1h", "007s"])
@@ -572,6 +666,24 @@ def test_schema_has_the_same_limits() -> None:
         {"functions": {"a": {"schedules": ["* * * * *"]}}},
         {"functions": {"a": {"schedules": [{"cron": "* * * * *", "timezone": "UTC"}]}}},
         {"functions": {"a": {"schedules": [{"timezone": "UTC"}]}}},
+        {"functions": {"a": {"schedules": [{"cron": "* * * * *", "missed": "run_once"}]}}},
+        {"functions": {"a": {"schedules": [{"cron": "* * * * *", "missed": "twice"}]}}},
+        *[
+            {"queues": {"a": {"function": "b", name: number}}}
+            for name, most in QUEUE_MOST.items()
+            for number in (-1, 0, 1, most, most + 1, True, "1")
+        ],
+        {"queues": {"A.b-c_D": "x"}},
+        {"queues": {"": "x"}},
+        {"queues": {".a": "x"}},
+        {"queues": {"a:b": "x"}},
+        {"queues": {"a" * 64: "x"}},
+        {"queues": {"a" * 65: "x"}},
+        {"ai": {}},
+        {"ai": {"fixtures": "replies"}},
+        {"ai": {"fixtures": "/replies"}},
+        {"ai": {"fixtures": ""}},
+        {"ai": {"other": 1}},
         {"functions": {"a": {"schedules": "* * * * *"}}},
         {"functions": {"a": {"rate_limit": {"window": "1m", "max": 1, "key": "ip"}}}},
         {"functions": {"a": {"rate_limit": {"window": "1d", "max": 1, "key": "ip"}}}},

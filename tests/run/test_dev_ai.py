@@ -74,3 +74,37 @@ def test_a_function_asks(tmp_path: Path, data_home: Path) -> None:
         assert (status, said["usage"]) == (200, {"input_tokens": 2})
         status, said = ask("/anthropic/messages", {**message, "max_tokens": 0})
         assert (status, said["type"]) == (400, "error")
+
+
+def test_recorded_replies(tmp_path: Path, data_home: Path) -> None:
+    """`[ai] fixtures` names the folder; a file is read at each call; none there is told (E.10)."""
+    folder = tmp_path / "functions"
+    replies = folder / "_replies"
+    replies.mkdir(parents=True)
+    (folder / "amba.toml").write_text('[ai]\nfixtures = "_replies"\n')
+    (replies / "greet.json").write_text('{"text": "as it was recorded"}')
+    prompt = {"name": "greet", "provider": "anthropic", "model": "claude-sonnet-4-5"}
+    with Dev(folder, "--no-watch", "--ephemeral", data_home=data_home) as server:
+        keys, project = server.ready["keys"], server.ready["project"]["id"]
+
+        def post(path: str, body: object, **fields: str) -> tuple[int, str]:
+            with server.connection() as connection:
+                headers = {"content-type": "application/json", **fields}
+                connection.request("POST", path, json.dumps(body), headers)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+
+        bearer = {"authorization": f"Bearer {keys['pat']}"}
+        target = f"/v1/admin/projects/{project}/ai/prompts"
+        made = {**prompt, "template": "Greet", "client_invokable": True}
+        assert post(target, made, **bearer)[0] == 201
+        invoke = "/v1/client/ai/prompts/greet/invoke"
+        client = {"x-api-key": keys["client"]}
+        signed_in = json.loads(post("/v1/client/auth/anonymous", {}, **client)[1])["data"]
+        session = {"authorization": f"Bearer {signed_in['session_token']}"}
+        status, said = post(invoke, {}, **client, **session)
+        assert status == 200, said
+        assert "as it was recorded" in said
+    replies.rename(folder / "_other")
+    with Dev(folder, "--no-watch", "--ephemeral", data_home=data_home) as server:
+        assert "_replies is no folder" in server.said("[ai] fixtures")

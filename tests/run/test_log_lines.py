@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amba_run.log_lines import since_ms, text_of
+from amba_run.log_lines import at_ms, since_ms, text_of
 from amba_runtime.errors import UserCode, UserError
 
 NOW_MS = 1_767_225_600_000
@@ -36,6 +36,22 @@ def test_since_that_is_no_time(text: str) -> None:
         since_ms(text, now_ms=NOW_MS)
     assert caught.value.code is UserCode.INVALID_TIME
     assert "15m" in caught.value.hint
+
+
+def test_at_is_a_time_or_milliseconds() -> None:
+    """A date without a zone is UTC; eight digits are a date, thirteen are milliseconds."""
+    assert at_ms(None) is None
+    times = ("2026-01-01", "20260101", "2026-01-01T01:00:00+01:00", f"{NOW_MS}")
+    assert [at_ms(text) for text in times] == [NOW_MS] * 4
+
+
+@pytest.mark.parametrize("text", ["", "15m", "1767225600", "9" * 16, "-1767225600000", "٣" * 13])
+def test_at_that_is_no_time(text: str) -> None:
+    """INVALID_TIME; seconds are not taken for milliseconds."""
+    with pytest.raises(UserError) as caught:
+        at_ms(text)
+    assert caught.value.code is UserCode.INVALID_TIME
+    assert "13 digits" in caught.value.hint
 
 
 def test_an_event_is_a_head_line_and_what_was_said() -> None:

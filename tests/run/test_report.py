@@ -9,7 +9,8 @@ import os
 import threading
 
 from amba_router.journal import Invocation
-from amba_run.report import JsonReporter, LogHandler, Out, TerminalReporter, for_terminal, neutral
+from amba_run.output import Out, neutral
+from amba_run.report import JsonReporter, LogHandler, TerminalReporter, for_terminal
 from amba_runtime import limits
 from amba_runtime.admission import Violation
 from amba_runtime.outcome import GuestException, LogLine, Outcome, Tell
@@ -237,3 +238,42 @@ def test_the_reporter_of_a_process() -> None:
         say = for_terminal(json_=json_, no_colour=False)
         assert isinstance(say, kind)
         say.close()
+
+
+SCHEDULE = {
+    "function_name": "digest",
+    "cron": "* * * * *",
+    "timezone": "UTC",
+    "next_runs": ["2026-01-05T09:00:00Z"],
+}
+QUEUE = {
+    "queue_name": "orders",
+    "function_name": "ship",
+    "status": "active",
+    "waiting": 2,
+    "delayed": 0,
+    "leased": 0,
+    "dead": 1,
+}
+
+
+def test_schedules_and_queues_are_told() -> None:
+    """Events of their own for programs; a line each for people (issue 6 item 3)."""
+    stdout = io.StringIO()
+    json_say = JsonReporter(stdout, io.StringIO())
+    json_say.triggers([SCHEDULE], [QUEUE])
+    json_say.queue(QUEUE)
+    triggers, queue = json_events(json_say, stdout)
+    assert triggers == {"event": "triggers", "schedules": [SCHEDULE], "queues": [QUEUE]}
+    assert queue == {"event": "queue", **QUEUE}
+    stream = io.StringIO()
+    say = TerminalReporter(stream, colour=False)
+    say.triggers([SCHEDULE], [QUEUE])
+    say.queue(QUEUE)
+    say.queue({**QUEUE, "dead": 0})
+    say.close()
+    first, second, dead, waiting = stream.getvalue().splitlines()
+    assert first.startswith("  digest  * * * * *  next Mon 2026-01-05 09:00 UTC")
+    assert second == "  queue orders -> ship  2 waiting, 1 dead"
+    assert dead == "queue orders: 2 waiting, 1 dead  (amba-run queues peek orders --state dead)"
+    assert waiting == "queue orders: 2 waiting"

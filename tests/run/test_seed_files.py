@@ -116,6 +116,28 @@ def test_columns_are_guessed(folder: Path) -> None:
     }  # fmt: skip
 
 
+def test_columns_of_a_table_are_guessed(folder: Path) -> None:
+    """From all fields of a column; what would not come back as it was written stays text."""
+    (folder / "collections" / "things.csv").write_text(
+        "i,big,n,b,zip,mixed,huge,name,date,none,e\n"
+        "1,2147483648,1,true,01234,1,9223372036854775808,Ann,2026-01-01,,1e5\n"
+        "-2,0,2.50,FALSE,99999,x,1,Bob,2026-01-02,,2\n"
+    )
+    seed = only(folder)
+    assert seed.schema is not None
+    columns = seed.schema["columns"]
+    assert all(column["nullable"] for column in columns)
+    assert {column["name"]: column["type"] for column in columns} == {
+        "i": "integer", "big": "bigint", "n": "numeric", "b": "boolean", "zip": "text",
+        "mixed": "text", "huge": "text", "name": "text", "date": "text", "e": "text",
+    }  # fmt: skip
+    assert seed.rows[0] == {
+        "i": 1, "big": 2**31, "n": 1, "b": True, "zip": "01234", "mixed": "1",
+        "huge": "9223372036854775808", "name": "Ann", "date": "2026-01-01", "e": "1e5",
+    }  # fmt: skip
+    assert (seed.rows[1]["n"], seed.rows[1]["b"], seed.rows[1]["zip"]) == (2.5, False, "99999")
+
+
 def test_columns_are_declared(folder: Path) -> None:
     """Beside the rows, or in a file of their own, which wins; they type a table's fields."""
     place = folder / "collections"
@@ -169,6 +191,7 @@ def test_what_is_referred_to_comes_first(folder: Path) -> None:
         ("users.jsonl", b"{}\nx\n", "seed/users.jsonl:2 is not JSON"),
         ("users.jsonl", b"7\n", "row 1 is no object"),
         ("users.csv", b"a,b\n1,2\n1\n", "seed/users.csv:3 has 1 fields, the first line 2"),
+        ("users.csv", b"a,b,a\n1,2,3\n", "seed/users.csv:1 names the column 'a' twice"),
         ("users.csv", b'a\n"x"y\n', "seed/users.csv:2 is not CSV"),
     ],
 )

@@ -21,6 +21,7 @@ class Invocation:
     started_s: float = 0.0
     begun: bool = False
     lasting: bool = False
+    event: bool = False
 
     def end(self, ended: Ended) -> None:
         raise AssertionError("nobody ends it here")

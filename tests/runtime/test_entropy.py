@@ -126,3 +126,11 @@ def test_a_short_id_fits_a_file_name() -> None:
     made = [entropy.short_id() for _ in range(200)]
     assert [text for text in made if not re.fullmatch(r"[0-9a-f]{8}", text)] == []
     assert len(set(made)) == 200
+
+
+def test_a_fraction_lies_between_nothing_and_one() -> None:
+    """For jitter: never 1, spread over all of it."""
+    drawn = [entropy.fraction() for _ in range(1_000)]
+    assert all(0 <= one < 1 for one in drawn)
+    assert min(drawn) < 0.1
+    assert max(drawn) > 0.9

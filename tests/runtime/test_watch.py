@@ -31,6 +31,7 @@ class Invocation:
     started_s: float
     begun: bool = False
     lasting: bool = False
+    event: bool = False
     hop: Hop | None = None
     ends: list[Ended] = field(default_factory=lambda: list[Ended]())
 

@@ -38,6 +38,8 @@ def decode_json(
             f"{what} is nested deeper than {limits.CONTROL_JSON_DEPTH.value} levels"
         )
     try:
+        if not raw.isascii():
+            raw.decode()  # what is not looked into, as `Raw` is not, is not checked either
         return msgspec.json.decode(raw, type=type_)
     except msgspec.ValidationError as error:
         match = _PLACE.match(str(error))

@@ -24,7 +24,7 @@ OUT_OF_SCOPE = _words(
 )
 """Segments under a project and under `/client`. Source: contract E.0."""
 
-ADMIN_LATER = _words("queue fan-out analytics schema")
+ADMIN_LATER = _words("analytics schema")
 """Under a project. Source: contract D.7, E.13, G.1."""
 
 CLIENT_LATER = _words("queue")
@@ -81,8 +81,6 @@ def needed_for(segments: tuple[str, ...]) -> tuple[Auth, str] | None:
         case ("admin", "projects", project, feature, *_) if (
             feature in OUT_OF_SCOPE or feature in ADMIN_LATER
         ):
-            return Auth.PROJECT, project
-        case ("admin", "projects", project, "functions", "schedules", *rest) if len(rest) <= 1:
             return Auth.PROJECT, project
         case ("admin", "projects", project, "users", feature) if feature in USERS_LATER:
             return Auth.PROJECT, project

@@ -183,6 +183,17 @@ UNSUPPORTED_SQL = _input("UNSUPPORTED_SQL", "SQL that the database binding does 
 STATEMENT_TIMEOUT = _input("STATEMENT_TIMEOUT", "a statement took too long; nothing changed", 408)
 RESULT_TOO_LARGE = _input("RESULT_TOO_LARGE", "a statement gives or changes too many rows", 413)
 
+# schedules and queues
+INVALID_CRON = _input("INVALID_CRON", "not five fields of cron, or dates that never come")
+SCHEDULE_NOT_FOUND = _missing("SCHEDULE_NOT_FOUND", "this project has no such schedule")
+HANDLER_MISSING = _input("HANDLER_MISSING", "the function does not export the handler")
+QUEUE_NOT_BOUND = _missing("QUEUE_NOT_BOUND", "no function consumes this queue")
+QUEUE_FULL = Fault(429, "QUEUE_FULL", "rate_limit", "the queue has as many messages as it may")
+INVALID_DELAY = _input("INVALID_DELAY", "`delay_seconds` is not from 0 to 43,200")
+INVALID_IDEMPOTENCY_KEY = _input(
+    "INVALID_IDEMPOTENCY_KEY", "not 1 to 256 characters that can be printed"
+)
+
 # what is not here, and what fails
 NOT_EMULATED = Fault(501, "NOT_EMULATED", "not_emulated", "not in this release, named in message")
 INTERNAL = Fault(500, "INTERNAL", "internal", "we failed; the log says why, by request id")
@@ -191,6 +202,11 @@ SECRET_DAMAGED = Fault(500, "SECRET_DAMAGED", "internal", "a stored secret canno
 OVERLOADED = Fault(503, "OVERLOADED", "internal", "too much at once; try again")
 STATE_READ_ONLY = Fault(503, "STATE_READ_ONLY", "internal", "the state directory takes no writes")
 DISK_FULL = Fault(507, "DISK_FULL", "internal", "no space is left; nothing was changed")
+
+# fan-out
+SEGMENT_OR_FUNCTION_NOT_FOUND = _missing(
+    "segment_or_function_not_found", "no such segment, or no such function, in this project"
+)
 
 # remote config
 

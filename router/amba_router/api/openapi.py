@@ -95,7 +95,7 @@ def document(table: Table, *, version: str) -> dict[str, Any]:
             "description": (
                 "Every path answers without `/v1`, too. What the platform has and this release "
                 "does not is 501 `NOT_EMULATED` after authentication, under a project: "
-                f"{_listed(elsewhere.ADMIN_LATER | elsewhere.OUT_OF_SCOPE)}, functions/schedules, "
+                f"{_listed(elsewhere.ADMIN_LATER | elsewhere.OUT_OF_SCOPE)}, "
                 f"users/({_listed(elsewhere.USERS_LATER)}), users/*/entitlements; "
                 f"under /client: {_listed(elsewhere.CLIENT_LATER | elsewhere.OUT_OF_SCOPE)}, "
                 f"auth/({_listed(elsewhere.SIGN_INS_LATER)})."

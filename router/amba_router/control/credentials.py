@@ -180,7 +180,8 @@ class _Credentials:
         async with self._turns.take((project.id, "keys")):
             asked.still()
             _room(self._directory.count(project.id), limits.API_KEYS, "keys of this project")
-            key, value = await self._store.add_api_key(project.id, body.key_type, body.environment)
+            environment = body.environment or project.environment
+            key, value = await self._store.add_api_key(project.id, body.key_type, environment)
             self._directory.add_key(key, SecretText(value))
         return Answer(
             201,

@@ -23,6 +23,7 @@ from amba_runtime.violations import Rejected
 if TYPE_CHECKING:
     from amba_router.control.host import Host, Trial
     from amba_router.control.pushes import Pushes
+    from amba_router.control.timetable import Line, Timetable
     from amba_router.rate_limit import RateLimit
     from amba_router.store.control import ControlStore
     from amba_router.store.control_records import Deployment, ProjectRecord
@@ -33,7 +34,11 @@ logger = logging.getLogger("amba.control")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to serve, already checked as far as its own bytes go."""
+    """What is to serve, already checked as far as its own bytes go.
+
+    Attributes:
+        schedules: None leaves those that are there.
+    """
 
     name: FunctionName
     bundle: Bundle
@@ -42,6 +47,7 @@ class Wanted:
     engine: str = "workerd"
     rolled_back_from: int | None = None
     egress: EgressRules = NO_RULES
+    schedules: tuple[Line, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +58,26 @@ class Deployed:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How many deployments were disabled, and how many schedules went."""
+
+    deployments: int
+    schedules: int
+
+
 class Deploys:
     """Changes what serves. `close` once, at the end."""
 
-    def __init__(self, store: ControlStore, host: Host, pushes: Pushes) -> None:
+    def __init__(
+        self, store: ControlStore, host: Host, pushes: Pushes, timetable: Timetable
+    ) -> None:
         self._store = store
         self._host = host
         self._pushes = pushes
+        self._timetable = timetable
         self._turns = Turns(limits.DEPLOY_WAITERS.value, _too_many)
-        self._commits: set[asyncio.Task[Deployment]] = set()
+        self._commits: set[asyncio.Task[Deployed]] = set()
 
     async def deploy(
         self, project: ProjectRecord, wanted: Wanted, still: Callable[[], None]
@@ -79,7 +96,10 @@ class Deploys:
     async def roll_back(
         self, project: ProjectRecord, old: Deployment, still: Callable[[], None]
     ) -> Deployed:
-        """A new version from an old one's bundle, limits, rate limit and rules of egress."""
+        """A new version from an old one's bundle, limits, rate limit and rules of egress.
+
+        Schedules are the function's, not a version's: they stay as they are.
+        """
         async with self._turns.take((project.id, old.name)):
             wanted = Wanted(
                 old.name,
@@ -107,14 +127,15 @@ class Deploys:
 
     async def delete(
         self, project: ProjectRecord, name: str, still: Callable[[], None]
-    ) -> int | None:
-        """404 from now on; how many deployments were disabled, None when there never was one."""
+    ) -> Deleted | None:
+        """404 from now on, and its schedules go; None when there never was one."""
         async with self._turns.take((project.id, name)):
             still()
             count = await self._store.delete_function(project.id, name)
-            if count is not None:
-                self._host.remove(project.id, name)
-            return count
+            if count is None:
+                return None
+            self._host.remove(project.id, name)
+            return Deleted(count, await self._timetable.forget(project.id, name))
 
     async def close(self) -> None:
         """Wait for commits under way and their switches."""
@@ -147,6 +168,11 @@ class Deploys:
             )
             raise faults.rejected(refusal.violations) from None
         try:
+            if wanted.schedules and "scheduled" not in trial.handlers:
+                raise faults.INVALID_METADATA.refuse(
+                    "schedules: the function has no scheduled handler; export one, or declare none",
+                    {"field": "schedules", "handlers": list(trial.handlers)},
+                )
             still()
         except BaseException:
             await self._host.discard(trial)
@@ -155,10 +181,10 @@ class Deploys:
         commit = asyncio.create_task(self._commit(project, wanted, version, trial, env))
         self._commits.add(commit)
         commit.add_done_callback(self._commits.discard)
-        deployment = await asyncio.shield(commit)
+        deployed = await asyncio.shield(commit)
         if self._pushes.epoch(project.id) != epoch:
-            await self._catch_up(deployment, dict(env))
-        return Deployed(deployment, trial.warnings)
+            await self._catch_up(deployed.deployment, dict(env))
+        return deployed
 
     async def _commit(
         self,
@@ -167,7 +193,7 @@ class Deploys:
         version: int,
         trial: Trial,
         env: Sequence[tuple[str, SecretText]],
-    ) -> Deployment:
+    ) -> Deployed:
         try:
             deployment = await self._store.add_deployment(
                 NewDeployment(
@@ -187,7 +213,23 @@ class Deploys:
             await self._host.discard(trial)
             raise
         self._host.activate(deployment, trial, stale=await self._stale(deployment, env))
-        return deployment
+        warnings = await self._schedule(deployment, wanted.schedules)
+        return Deployed(deployment, (*trial.warnings, *warnings))
+
+    async def _schedule(
+        self, deployment: Deployment, lines: tuple[Line, ...] | None
+    ) -> tuple[str, ...]:
+        """What it declared holds from here on; it serves already, whatever becomes of that."""
+        if lines is None:
+            return ()
+        try:
+            await self._timetable.deployed(deployment.project_id, deployment.name, lines)
+        except Exception as error:  # a full disk, say, or too many: told, and the old ones stay
+            if not isinstance(error, faults.Refused):
+                logger.exception("deploy.schedules_failed deployment=%s", deployment.id)
+            said = str(error) if isinstance(error, faults.Refused) else "see the log of the server"
+            return (f"its schedules are what they were: {said}",)
+        return ()
 
     async def _stale(self, deployment: Deployment, env: Sequence[tuple[str, SecretText]]) -> bool:
         """Whether a secret that was tried was unset or replaced before the commit.

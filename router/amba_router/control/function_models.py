@@ -77,8 +77,11 @@ class DisabledAnswer(Struct):
 
 
 class Cascade(Struct):
+    """Of the platform, but for the last."""
+
     cf_dispatch_script_deleted: bool
     function_deployments_marked_disabled: Count
+    schedules_deleted: Count
 
 
 class DeletedFunction(Struct):
@@ -142,6 +145,16 @@ class SetSecret(Struct, kw_only=True):
         str, Meta(extra_json_schema={"maxLength": 65536, "description": "64 KiB in UTF-8"})
     ]
     function: (
+        Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z][a-z0-9_-]{0,57}$"})] | None
+    ) = None
+
+
+class SyncSecret(Struct, kw_only=True):
+    """One scope's secret at the version the caller knows; no `function_name` is project-wide."""
+
+    secret_name: Annotated[str, Meta(max_length=200)]
+    expected_version: Version
+    function_name: (
         Annotated[str, Meta(extra_json_schema={"pattern": "^[a-z][a-z0-9_-]{0,57}$"})] | None
     ) = None
 

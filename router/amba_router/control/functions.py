@@ -172,13 +172,14 @@ class _Functions:
         self._host = services.host
         self._clock = services.clock
         self._deploys = services.deploys
+        self._timetable = services.timetable
         self._logs = services.logs
 
     async def deploy(self, asked: Asked) -> Answer:
         assert asked.upload is not None
         upload = await read_upload(asked.upload)
         asked.still()
-        declared = read_metadata(upload.metadata)
+        declared = read_metadata(upload.metadata, self._timetable.check)
         # hashing up to 64 MiB takes a while
         bundle = await asyncio.to_thread(Bundle.of, upload.script, source_map=upload.sourcemap)
         project = project_of(asked)
@@ -189,9 +190,10 @@ class _Functions:
             declared.limits,
             declared.engine,
             egress=declared.egress,
+            schedules=declared.schedules,
         )
         done = await self._deploys.deploy(project, wanted, asked.still)
-        return self._deployed(project, done, declared.warnings)
+        return self._deployed(project, done)
 
     async def roll_back(self, asked: Asked) -> Answer:
         project, body = project_of(asked), asked.body
@@ -211,12 +213,10 @@ class _Functions:
             )
         return self._deployed(project, await self._deploys.roll_back(project, old, asked.still))
 
-    def _deployed(
-        self, project: ProjectRecord, done: Deployed, warnings: tuple[str, ...] = ()
-    ) -> Answer:
+    def _deployed(self, project: ProjectRecord, done: Deployed) -> Answer:
         deployment = done.deployment
         url = self._host.fn_url(project.slug, deployment.name)
-        return Answer(201, DeployAnswer(_row(deployment), url, [*warnings, *done.warnings]))
+        return Answer(201, DeployAnswer(_row(deployment), url, list(done.warnings)))
 
     async def list(self, asked: Asked) -> Answer:
         offset, limit = page(asked)
@@ -245,8 +245,8 @@ class _Functions:
     async def delete(self, asked: Asked) -> Answer:
         name = asked.path["name"]
         confirmed(asked, name)
-        count = await self._deploys.delete(project_of(asked), name, asked.still)
-        if count is None:
+        deleted = await self._deploys.delete(project_of(asked), name, asked.still)
+        if deleted is None:
             raise _no_function(name)
         return Answer(
             200,
@@ -256,7 +256,8 @@ class _Functions:
                     deleted=True,
                     cascade=Cascade(
                         cf_dispatch_script_deleted=True,
-                        function_deployments_marked_disabled=count,
+                        function_deployments_marked_disabled=deleted.deployments,
+                        schedules_deleted=deleted.schedules,
                     ),
                 )
             ),

@@ -6,14 +6,14 @@ reliability.md rows G13 and G14 (`egress`).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from amba_router.api import faults
 from amba_router.api.decoding import decode_json
 from amba_router.control.function_models import Metadata
+from amba_router.control.timetable import Line
 from amba_router.rate_limit import RateLimit, parse_rate_limit
 from amba_runtime import limits
 from amba_runtime.egress_rules import NO_RULES, EgressRules, RuleError
@@ -23,24 +23,29 @@ from amba_runtime.violations import Violation, ViolationCode
 
 _ENGINES = ("auto", "workerd")
 _LATER_ENGINES = ("wasm",)
-_CRON = re.compile(r"\S+( \S+){4}\Z", re.ASCII)
-_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What an upload says of itself, checked."""
+    """What an upload says of itself, checked.
+
+    Attributes:
+        schedules: None where it says nothing of them: those that are there stay.
+    """
 
     name: FunctionName
     rate_limit: RateLimit | None
     limits: Mapping[str, int]
     engine: str
-    warnings: tuple[str, ...]
     egress: EgressRules = NO_RULES
+    schedules: tuple[Line, ...] | None = None
 
 
-def read_metadata(raw: bytes) -> Declared:
+def read_metadata(raw: bytes, cron: Callable[[str, str], str]) -> Declared:
     """Decode and check.
+
+    Args:
+        cron: checks an expression and a zone; see `Timetable.check`.
 
     Raises:
         Refused: INVALID_METADATA, INVALID_NAME, INVALID_RATE_LIMIT, INVALID_LIMITS, or
@@ -63,8 +68,8 @@ def read_metadata(raw: bytes) -> Declared:
         rate_limit,
         _limits(given.limits),
         _engine(given.engine),
-        _schedules(given.schedules),
         _egress(given.egress),
+        _schedules(given.schedules, cron),
     )
 
 
@@ -131,23 +136,39 @@ def _engine(value: object) -> str:
     return "workerd"
 
 
-def _schedules(value: Any) -> tuple[str, ...]:
-    """Only the shape: nothing acts on them yet, which the answer says."""
+def _schedules(value: Any, cron: Callable[[str, str], str]) -> tuple[Line, ...] | None:
     if value is None:
-        return ()
+        return None
     if not isinstance(value, list):
         raise faults.INVALID_METADATA.refuse("schedules must be a list")
-    for index, item in enumerate(cast("list[object]", value)):
-        table: dict[str, object] = {"cron": item} if isinstance(item, str) else {}
-        if isinstance(item, dict):
-            table = cast(dict[str, object], item)
-        cron, zone = table.get("cron"), table.get("timezone", "UTC")
-        if not isinstance(cron, str) or _CRON.match(" ".join(cron.split())) is None:
-            raise faults.INVALID_METADATA.refuse(
-                f'schedules[{index}].cron must be five fields such as "*/5 * * * *"'
-            )
-        if not isinstance(zone, str) or _ZONE.match(zone) is None:
-            raise faults.INVALID_METADATA.refuse(
-                f'schedules[{index}].timezone must be an IANA zone such as "Europe/Berlin"'
-            )
-    return ("schedules are not acted on in this release",) if value else ()
+    given = cast("list[object]", value)
+    if len(given) > limits.SCHEDULES_OF_FUNCTION.value:
+        raise faults.INVALID_METADATA.refuse(
+            f"schedules: a function has at most {limits.SCHEDULES_OF_FUNCTION.value}"
+        )
+    return tuple(_schedule(f"schedules[{at}]", item, cron) for at, item in enumerate(given))
+
+
+def _schedule(place: str, item: object, cron: Callable[[str, str], str]) -> Line:
+    table: dict[str, object] = {"cron": item} if isinstance(item, str) else {}
+    if isinstance(item, dict):
+        table = cast(dict[str, object], item)
+    text, zone = table.get("cron"), table.get("timezone", "UTC")
+    missed = table.get("missed", "skip")
+    if not isinstance(text, str):
+        raise faults.INVALID_METADATA.refuse(
+            f'{place}.cron must be five fields such as "*/5 * * * *"'
+        )
+    if not isinstance(zone, str):
+        raise faults.INVALID_METADATA.refuse(
+            f'{place}.timezone must be an IANA zone such as "Europe/Berlin"'
+        )
+    if missed not in ("skip", "run_once"):
+        raise faults.INVALID_METADATA.refuse(f'{place}.missed must be "skip" or "run_once"')
+    try:
+        return cron(text, zone), zone, str(missed)
+    except faults.Refused as refusal:
+        part = "timezone" if refusal.fault is faults.INVALID_TIMEZONE else "cron"
+        raise faults.INVALID_METADATA.refuse(
+            f"{place}.{part}: {refusal.problem.message}", {"field": f"{place}.{part}"}
+        ) from None

@@ -116,8 +116,10 @@ class ProvisioningAnswer(Struct):
 
 
 class CreateKey(Struct, kw_only=True):
+    """Without an `environment` it is the project's."""
+
     key_type: Literal["client", "server"]
-    environment: Environment = "development"
+    environment: Environment | None = None
 
 
 class NewKey(Struct, kw_only=True):

@@ -17,6 +17,7 @@ from amba_runtime import limits
 if TYPE_CHECKING:
     from amba_router.api.callers import Directory
     from amba_router.control.host import Host, Logs
+    from amba_router.control.timetable import Timetable
     from amba_router.store.control import ControlStore
     from amba_runtime.clock import Clock
 
@@ -29,13 +30,21 @@ class ControlPlane:
         host: what starts and serves.
         logs: what `functions/:name/logs` reads.
         directory: the credentials of the same `Api`.
+        timetable: the schedules that uploads declare.
     """
 
     def __init__(
-        self, *, store: ControlStore, host: Host, logs: Logs, directory: Directory, clock: Clock
+        self,
+        *,
+        store: ControlStore,
+        host: Host,
+        logs: Logs,
+        directory: Directory,
+        clock: Clock,
+        timetable: Timetable,
     ) -> None:
         self._pushes = Pushes(host, clock)
-        self._deploys = Deploys(store, host, self._pushes)
+        self._deploys = Deploys(store, host, self._pushes, timetable)
         self._services = Services(
             store=store,
             host=host,
@@ -45,6 +54,7 @@ class ControlPlane:
             deploys=self._deploys,
             pushes=self._pushes,
             turns=Turns(limits.DEPLOY_WAITERS.value, _busy),
+            timetable=timetable,
         )
 
     def operations(self) -> Iterable[Operation]:

@@ -13,6 +13,7 @@ from amba_router.control.function_models import (
     SecretRow,
     SecretSet,
     SetSecret,
+    SyncSecret,
 )
 from amba_router.control.metadata import check_name
 from amba_router.control.services import Services
@@ -79,6 +80,22 @@ def operations(services: Services) -> tuple[Operation, ...]:
             (faults.INVALID_LIMIT, faults.INVALID_INPUT),
             query=(OFFSET, LIMIT),
         ),
+        Operation(
+            "syncSecret",
+            "POST",
+            f"{_BASE}/sync",
+            Auth.PROJECT,
+            "Push a value into running functions again; then as `listSecretSync`.",
+            secrets.sync,
+            {200: SecretList},
+            (
+                *(faults.SECRET_NOT_FOUND, faults.INVALID_NAME, faults.CONFLICT),
+                *(faults.INVALID_LIMIT, faults.TOO_MANY_DEPLOYS, *faults.READS),
+            ),
+            reads=Reads.JSON,
+            request=SyncSecret,
+            query=(OFFSET, LIMIT),
+        ),
     )
 
 
@@ -142,6 +159,26 @@ class _Secrets:
         records = [self._pushes.shown(r) for r in await self._store.secrets(project_of(asked).id)]
         return _page(asked, [record for record in records if record.sync_status != "synced"])
 
+    async def sync(self, asked: Asked) -> Answer:
+        project, body = project_of(asked), asked.body
+        function, name = body.function_name, body.secret_name
+        if function is not None:
+            check_name(function)
+        async with self._turns.take((project.id, "secrets")):
+            asked.still()
+            found = await self._store.secret(project.id, name, function)
+            if found is None:
+                raise _not_set(name, function)
+            record, value = found
+            if record.version != body.expected_version:
+                raise faults.CONFLICT.refuse(
+                    f"its version is {record.version}, not {body.expected_version}: it was set "
+                    "anew meanwhile",
+                    {"field": "$.expected_version", "version": record.version},
+                )
+            await self._pushes.push(project.id, function, name, value)
+        return await self.pending(asked)
+
     async def unset(self, asked: Asked) -> Answer:
         project, name = project_of(asked), asked.path["name"]
         function = asked.query.get("function")
@@ -153,13 +190,17 @@ class _Secrets:
             if found:
                 self._pushes.forget(project.id, function, name)
         if not found:
-            where = "project-wide" if function is None else f"for function {function}"
-            raise faults.SECRET_NOT_FOUND.refuse(
-                f"no secret of this name is set {where}", {"resource": "secret", "id": name[:64]}
-            )
+            raise _not_set(name, function)
         return Answer(
             200, DeletedSecretAnswer(DeletedSecret(name=name, function=function, deleted=True))
         )
+
+
+def _not_set(name: str, function: str | None) -> faults.Refused:
+    where = "project-wide" if function is None else f"for function {function}"
+    return faults.SECRET_NOT_FOUND.refuse(
+        f"no secret of this name is set {where}", {"resource": "secret", "id": name[:64]}
+    )
 
 
 def _page(asked: Asked, records: list[SecretRecord]) -> Answer:

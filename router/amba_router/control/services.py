@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from amba_router.control.deploys import Deploys
     from amba_router.control.host import Host, Logs
     from amba_router.control.pushes import Pushes
+    from amba_router.control.timetable import Timetable
     from amba_router.store.control import ControlStore
 
 
@@ -28,3 +29,4 @@ class Services:
     deploys: Deploys
     pushes: Pushes
     turns: Turns
+    timetable: Timetable

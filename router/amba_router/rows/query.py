@@ -219,8 +219,14 @@ def fingerprint_of(*of: object) -> str:
 
 
 def known_keys(options: Mapping[str, object], known: frozenset[str], place: str) -> None:
-    """Refuse what is no option. Raises `Refused` INVALID_QUERY."""
+    """Refuse what is no option. Raises `Refused` INVALID_QUERY, NOT_EMULATED (`search`)."""
     unknown = sorted(options.keys() - known)
+    if "search" in unknown:
+        # the platform has it (contract E.5), and no page says how a call asks for it
+        raise faults.NOT_EMULATED.refuse(
+            "search of collections is not emulated; filter with like or ilike",
+            {"feature": "collections/search", "field": f"{place}.search"},
+        )
     if unknown:
         name = unknown[0][:64]
         raise refuse(f"{place}.{name}", f"no such option; there are {', '.join(sorted(known))}")

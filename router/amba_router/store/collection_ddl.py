@@ -52,10 +52,31 @@ def add_index(connection: Connection, collection: Collection, index: Index) -> N
     parts = ", ".join(
         f"{_quoted(name)} {'DESC' if descending else 'ASC'}" for name, descending in index.columns
     )
-    unique = "UNIQUE " if index.unique else ""
+    # of rows that are deleted softly there may be any number with the same values
+    kind, rows = ("UNIQUE INDEX", " WHERE deleted_at IS NULL") if index.unique else ("INDEX", "")
     connection.exec_driver_sql(
-        f"CREATE {unique}INDEX {_index(collection, index)} ON {_table(collection)} ({parts})"
+        f"CREATE {kind} {_index(collection, index)} ON {_table(collection)} ({parts}){rows}"
     )
+
+
+def add_target(connection: Connection, id_: int, column: str) -> None:
+    """Let other rows refer to a column of a collection, unless they can already.
+
+    SQLite needs a unique index over all rows for that, deleted ones too: it takes no partial one
+    (https://www.sqlite.org/foreignkeys.html#fk_indexes).
+
+    Raises:
+        IntegrityError: rows have equal values there.
+    """
+    connection.exec_driver_sql(
+        f"CREATE UNIQUE INDEX IF NOT EXISTS {_target(id_, column)} "
+        f"ON {_quoted(table_name(id_))} ({_quoted(column)})"
+    )
+
+
+def drop_target(connection: Connection, id_: int, column: str) -> None:
+    """No row can refer to it any more."""
+    connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_target(id_, column)}")
 
 
 def has_table(collection: Collection, index: Index) -> bool:
@@ -72,19 +93,68 @@ def drop_column(
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS {_index(collection, index)}")
     name = _quoted(_reference_name(collection, column))
     connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
+    drop_target(connection, collection.id, column.name)  # of a column that refers to itself
     connection.exec_driver_sql(
         f"ALTER TABLE {_table(collection)} DROP COLUMN {_quoted(column.name)}"
     )
 
 
+def empty_some(connection: Connection, collection: Collection, count: int) -> None:
+    """One step towards an empty table: what so many rows refer to here, an index, or so many rows.
+
+    For a collection that goes, and that no other one may refer to. What is left is a collection
+    still: slower without its indexes, of which the unique ones stay.
+    """
+    table = _table(collection)
+    own = [c for c in collection.columns if c.references and c.references.table == collection.name]
+    for column in own:
+        # or one row would hold another, or take any number of them along
+        name = _quoted(column.name)
+        some = f"SELECT rowid FROM {table} WHERE {name} IS NOT NULL LIMIT {count:d}"  # noqa: S608  # quoted above
+        statement = f"UPDATE {table} SET {name} = NULL WHERE rowid IN ({some})"  # noqa: S608
+        if connection.exec_driver_sql(statement).rowcount:
+            return
+    # each row that goes is looked for in what refers to it
+    kept = {_reference_name(collection, column) for column in own}
+    indexes = connection.exec_driver_sql(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ?",
+        (table_name(collection.id),),
+    )
+    for index in indexes.all():
+        if index.sql and not index.sql.startswith("CREATE UNIQUE") and index.name not in kept:
+            connection.exec_driver_sql(f"DROP INDEX {_quoted(index.name)}")
+            return
+    some = f"SELECT rowid FROM {table} ORDER BY rowid LIMIT {count:d}"  # noqa: S608
+    connection.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN ({some})")  # noqa: S608
+
+
 def drop_tables(connection: Connection, ids: Iterable[int]) -> None:
     """Without these tables, whichever refers to which; no other table may refer to them.
 
-    The caller has made sure of that last: rows of a circle can only go together, so references
-    are not looked at here, and SQLite forgets what was broken when it looks at them again
+    A table that nothing refers to goes as it is, whatever it holds: its pages are freed, no row is
+    read. Of a circle each row is deleted first.
+    """
+    left = {table_name(id_): _referred_to(connection, table_name(id_)) for id_ in ids}
+    while free := left.keys() - set[str]().union(*left.values()):
+        for table in free:
+            connection.exec_driver_sql(f"DROP TABLE {_quoted(table)}")
+            del left[table]
+    if left:
+        _drop_circle(connection, [_quoted(table) for table in left])
+
+
+def _referred_to(connection: Connection, table: str) -> set[str]:
+    found = connection.exec_driver_sql(f"PRAGMA foreign_key_list({_quoted(table)})").mappings()
+    return {str(row["table"]) for row in found}
+
+
+def _drop_circle(connection: Connection, tables: list[str]) -> None:
+    """Rows of a circle can only go together, so references are not looked at here.
+
+    SQLite forgets what was broken when it looks at them again: the caller has made sure that no
+    other table may refer to these.
     (https://www.sqlite.org/pragma.html#pragma_defer_foreign_keys; tried with 3.40).
     """
-    tables = [_quoted(table_name(id_)) for id_ in ids]
     connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
     try:
         for table in tables:
@@ -127,6 +197,10 @@ def _reference_name(collection: Collection, column: Column) -> str:
 
 def _index(collection: Collection, index: Index) -> str:
     return _quoted(f"{table_name(collection.id)}.index.{index.name}")
+
+
+def _target(id_: int, column: str) -> str:
+    return _quoted(f"{table_name(id_)}.target.{column}")
 
 
 def _table(collection: Collection) -> str:

@@ -6,7 +6,7 @@ Source: contract E.5 (schema).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,6 +21,18 @@ from amba_router.store.service_schema import collections
 
 class NotUnique(Exception):
     """A unique index that rows which are there would break."""
+
+
+class NoTarget(Exception):
+    """A column that cannot be referred to: rows that were deleted softly have equal values there.
+
+    Attributes:
+        reference: to it.
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__(reference)
+        self.reference = reference
 
 
 def find(scoped: Scoped, name: str) -> Collection | None:
@@ -49,19 +61,23 @@ def all_of(scoped: Scoped) -> list[Collection]:
 
 
 def create(scoped: Scoped, declared: Collection) -> Collection:
-    """A new one with its table. Args: declared: its `id` is not known yet."""
+    """A new one with its table. Raises `NoTarget`. Args: declared: its `id` is not known yet."""
     scoped.add(collections, {"name": declared.name, **_values(declared)})
     made = find(scoped, declared.name)
     assert made is not None
-    collection_ddl.create(scoped.connection, made, _targets(scoped, made.columns))
+    targets = _targets(scoped, made.columns)
+    collection_ddl.create(scoped.connection, made, targets)
+    for column in made.columns:
+        _refer(scoped, column, targets)
     return made
 
 
 def add_column(scoped: Scoped, collection: Collection, column: Column, now_ms: int) -> Collection:
-    """One more column."""
+    """One more column. Raises `NoTarget`."""
     changed = _next(collection, now_ms, columns=(*collection.columns, column))
     targets = _targets(scoped, (column,))
     collection_ddl.add_column(scoped.connection, collection, column, targets)
+    _refer(scoped, column, targets)
     return _save(scoped, changed)
 
 
@@ -79,21 +95,27 @@ def drop_column(scoped: Scoped, collection: Collection, column: Column, now_ms: 
     """Without a column, and without the indexes that have it."""
     gone = [index for index in collection.indexes if column.name in dict(index.columns)]
     collection_ddl.drop_column(scoped.connection, collection, column, gone)
-    return _save(
-        scoped,
-        _next(
-            collection,
-            now_ms,
-            columns=tuple(one for one in collection.columns if one != column),
-            indexes=tuple(index for index in collection.indexes if index not in gone),
-        ),
+    changed = _next(
+        collection,
+        now_ms,
+        columns=tuple(one for one in collection.columns if one != column),
+        indexes=tuple(index for index in collection.indexes if index not in gone),
     )
+    _save(scoped, changed)
+    _release(scoped, (column,))
+    return changed
+
+
+def empty_some(scoped: Scoped, collection: Collection, count: int) -> None:
+    """Some steps on the way to a `drop`: see `collection_ddl`."""
+    collection_ddl.empty_some(scoped.connection, collection, count)
 
 
 def drop(scoped: Scoped, collection: Collection) -> None:
     """Without the collection, its rows and its table; no other one may refer to it."""
     collection_ddl.drop_tables(scoped.connection, (collection.id,))
     scoped.drop(collections, collections.c.seq == collection.id)
+    _release(scoped, collection.columns)
 
 
 def drop_all(connection: Connection, project_id: str) -> None:
@@ -111,6 +133,31 @@ def _save(scoped: Scoped, collection: Collection) -> Collection:
     values = _values(collection)
     scoped.change(collections, collections.c.seq == collection.id, **values)
     return collection
+
+
+def _refer(scoped: Scoped, column: Column, targets: Mapping[str, int]) -> None:
+    """Let the rows of a new column refer to what it says."""
+    reference = column.references
+    if reference is None or reference.column == "id" or reference.table not in targets:
+        return
+    try:
+        collection_ddl.add_target(scoped.connection, targets[reference.table], reference.column)
+    except IntegrityError as error:
+        raise NoTarget(reference) from error
+
+
+def _release(scoped: Scoped, gone: Iterable[Column]) -> None:
+    """What columns referred to that are gone need not count deleted rows any more."""
+    left = {(one.references.table, one.references.column) for one in gone if one.references}
+    if not left:
+        return
+    there = all_of(scoped)
+    for other in there:
+        left -= {(c.references.table, c.references.column) for c in other.columns if c.references}
+    for collection in there:
+        for table, column in left:
+            if table == collection.name:
+                collection_ddl.drop_target(scoped.connection, collection.id, column)
 
 
 def _targets(scoped: Scoped, columns: Iterable[Column]) -> dict[str, int]:

@@ -176,6 +176,12 @@ class Rows:
         with bounded(self._connection):
             return int(self._connection.scalar(query) or 0)
 
+    def exceed(self, count: int) -> bool:
+        """Whether there are more rows than that, deleted ones too. Takes time with `count`."""
+        # by the ids alone: an index has them, and no row is read
+        query = select(self.table.c.id).order_by(self.table.c.id).limit(1).offset(count)
+        return self._connection.scalar(query) is not None
+
     def has(self, column: str, value: Stored) -> bool:
         """Whether a row has this value, deleted or not."""
         query = select(self.table.c.id).where(self.table.c[column] == value).limit(1)

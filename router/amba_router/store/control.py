@@ -222,6 +222,16 @@ class ControlStore:
         """Those that are set, by name, project-wide ones first."""
         return await self._secrets.list(project_id)
 
+    async def secret(
+        self, project_id: str, name: str, function: str | None
+    ) -> tuple[SecretRecord, SecretText] | None:
+        """One that is set in this very scope, with its value.
+
+        Raises:
+            InternalError: SECRET_DAMAGED.
+        """
+        return await self._secrets.one(project_id, name, function)
+
     async def secrets_for(self, deployment_id: str) -> tuple[tuple[str, SecretText], ...]:
         """What the env of this deployment has, by name.
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
-from amba_router.store import schema, service_schema, sql_functions
+from amba_router.store import schema, service_schema, sql_functions, trigger_schema
 from amba_router.store.failures import Probe, damaged, probe_once, told, translated
 from amba_runtime import limits
 from amba_runtime.errors import InternalCode, InternalError, UserCode, UserError
@@ -300,7 +300,8 @@ def _prepare(engine: Engine, path: Path) -> int | None:
             if _has_blobs(path.parent):
                 # a new one would count them all as garbage
                 raise damaged(path.parent, "it is missing or empty, and blobs/ is not")
-            assert set(service_schema.SERVICES) <= set(schema.metadata.tables)
+            known = {*service_schema.SERVICES, *trigger_schema.TRIGGERS}
+            assert known <= set(schema.metadata.tables)
             schema.metadata.create_all(connection)
             connection.execute(
                 insert(schema.amba_meta).values(name="schema_version", value=str(schema.VERSION))

@@ -75,7 +75,7 @@ def count_all(scope: Scoped) -> int:
 def forget(scope: Scoped, count: int) -> None:
     """So many go: those that happened first."""
     first = scope.query(events, events.c.seq).order_by(events.c.occurred_ms, events.c.id)
-    scope.drop(events, events.c.seq.in_(first.limit(count).scalar_subquery()))
+    scope.drop(events, at=first.limit(count))
 
 
 def page(scope: Scoped, wanted: Wanted, limit: int) -> tuple[list[EventRecord], bool]:
@@ -92,8 +92,8 @@ def page(scope: Scoped, wanted: Wanted, limit: int) -> tuple[list[EventRecord], 
     sizes = scope.query(events, events.c.seq, octets(events.c.properties).label("size"))
     found = scope.rows(sizes.where(*where).order_by(*newest).limit(limit + 1))
     fits = fitting((row.size for row in found[:limit]), limits.EVENTS_PAGE.value)
-    mine = events.c.seq.in_([row.seq for row in found[:fits]])
-    rows = scope.rows(scope.query(events).where(mine).order_by(*newest))
+    mine = [row.seq for row in found[:fits]]
+    rows = scope.rows(scope.query(events, at=mine).order_by(*newest))
     return [_event(row) for row in rows], len(found) > fits
 
 

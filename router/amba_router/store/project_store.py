@@ -70,3 +70,23 @@ class ProjectStore:
 
         async with self._writes.take(project_id):
             return await (await self._states.state()).database.write(job)
+
+    async def write_in_steps(
+        self, project_id: str, step: Callable[[Scoped], int], *, at_once: int, most: int
+    ) -> int:
+        """A change of many rows, some in each transaction: nobody waits for all of it.
+
+        Args:
+            step: changes `at_once` rows, or what is left of them; how many there were.
+            most: rows, more are not changed.
+
+        Returns:
+            how many there were. Raises what `write` does: what was changed before stays.
+        """
+        done = 0
+        for _ in range(1 + most // at_once):
+            changed = await self.write(project_id, step)
+            done += changed
+            if changed < at_once:
+                break
+        return done

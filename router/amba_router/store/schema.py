@@ -17,7 +17,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 3
+VERSION = 4
 """Raised with every change of a table, with a step in `migrations`; a higher one is refused."""
 
 metadata = MetaData()

@@ -6,7 +6,7 @@ and `drop` begin with the project's own rows, `add` puts the id in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -18,12 +18,42 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
+    bindparam,
     delete,
     func,
     select,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert
+
+At = Collection[int] | Select[Any]
+"""Rows by their `seq`."""
+
+_PROJECT = "of_project"
+
+
+def prepared(table: Table) -> Select[Any]:
+    """A query of whichever project asks, for `Scoped.found`: made once, with `bindparam`s.
+
+    To make a statement costs more than what SQLite does for a small one.
+    """
+    return select(table).where(table.c.project_id == bindparam(_PROJECT))
+
+
+def prepared_change(table: Table, **values: Any) -> Update:
+    """The same for `Scoped.changed`, of rows that are looked up by their `seq`."""
+    return update(table).where(_at(table)).values(values)
+
+
+def prepared_drop(table: Table) -> Delete:
+    """The same, without these rows."""
+    return delete(table).where(_at(table))
+
+
+def _at(table: Table) -> ColumnElement[bool]:
+    mine = func.coalesce(table.c.project_id, "") == bindparam(_PROJECT)  # see `Scoped.query`
+    return and_(table.c.seq.in_(bindparam("seqs", expanding=True)), mine)
 
 
 class Scoped:
@@ -37,18 +67,32 @@ class Scoped:
         self.connection = connection
         self.project_id = project_id
 
-    def query(self, table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
+    def query(
+        self, table: Table, *columns: ColumnElement[Any], at: At | None = None
+    ) -> Select[Any]:
         """This project's rows; add conditions, order and limits, then `rows`, `row` or `value`.
 
         Args:
             columns: what to give; all of the table without.
+            at: these rows of the project alone, each looked up by its `seq`. Conditions that
+                name `seq` beside the project have SQLite go through all that the project has.
         """
         chosen: Select[Any] = select(*columns).select_from(table) if columns else select(table)
-        return chosen.where(self._mine(table))
+        return chosen.where(self._mine(table, at))
 
     def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """All that a `query` finds."""
         return self.connection.execute(query).all()
+
+    def found(self, query: Select[Any], **given: Any) -> Sequence[Row[Any]]:
+        """All that a `prepared` query finds for these values."""
+        return self.connection.execute(query, {_PROJECT: self.project_id, **given}).all()
+
+    def changed(self, statement: Update | Delete, seqs: Sequence[int], **given: Any) -> int:
+        """How many rows a `prepared_change` or `prepared_drop` changed for these values."""
+        values = {_PROJECT: self.project_id, "seqs": seqs, **given}
+        result: CursorResult[Any] = self.connection.execute(statement, values)
+        return result.rowcount
 
     def row(self, query: Select[Any]) -> Row[Any] | None:
         """The first that a `query` finds."""
@@ -91,13 +135,21 @@ class Scoped:
         """Other values for this project's rows; how many there were."""
         return self._ran(update(table).where(self._mine(table), *where).values(values))
 
-    def drop(self, table: Table, *where: ColumnElement[bool]) -> int:
-        """Without these rows of this project; how many there were."""
-        return self._ran(delete(table).where(self._mine(table), *where))
+    def change_at(self, table: Table, at: At, *where: ColumnElement[bool], **values: Any) -> int:
+        """The same, of rows that are looked up by their `seq`: see `query`."""
+        return self._ran(update(table).where(self._mine(table, at), *where).values(values))
 
-    def _mine(self, table: Table) -> ColumnElement[bool]:
+    def drop(self, table: Table, *where: ColumnElement[bool], at: At | None = None) -> int:
+        """Without these rows of this project; how many there were. Args: at: see `query`."""
+        return self._ran(delete(table).where(self._mine(table, at), *where))
+
+    def _mine(self, table: Table, at: At | None = None) -> ColumnElement[bool]:
         mine: ColumnElement[bool] = table.c.project_id == self.project_id
-        return mine
+        if at is None:
+            return mine
+        # SQLite knows no sizes: it takes an index that begins with the project, and goes through
+        # all of its rows, sooner than four look-ups by `seq`. An expression has no index.
+        return and_(table.c.seq.in_(at), func.coalesce(table.c.project_id, "") == self.project_id)
 
     def _ran(self, statement: Update | Delete | Any) -> int:
         result: CursorResult[Any] = self.connection.execute(statement)

@@ -78,6 +78,17 @@ class SecretRows:
         )
         return await self._database.read(lambda c: [_record(row) for row in c.execute(statement)])
 
+    async def one(
+        self, project_id: str, name: str, function: str | None
+    ) -> tuple[SecretRecord, SecretText] | None:
+        live = _same(project_id, name, function) & secrets.c.unset_seq.is_(None)
+
+        def work(c: Connection) -> tuple[SecretRecord, SecretText] | None:
+            row = c.execute(select(secrets).where(live)).one_or_none()
+            return None if row is None else (_record(row), _value(row, self._sealer))
+
+        return await self._database.read(work)
+
     async def of_deployment(self, deployment_id: str) -> Env:
         def work(c: Connection) -> Env:
             table = deployments

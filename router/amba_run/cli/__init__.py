@@ -21,9 +21,12 @@ COMMANDS = {
     "limits": "Show the limits in force, and what can be set.",
     "node": "Host deployed functions: the runtime behind deploy.",
     "projects": "Make and list the projects of a node.",
+    "queues": "Bind, watch and mend queues; send to them, redeliver dead letters.",
+    "schedules": "Add, list and delete schedules, with their next runs.",
     "secrets": "Show, set and unset the secrets that functions get.",
     "state": "Keep a state directory in a file, put it back, or empty it.",
     "token": "Print a credential for local use.",
+    "trigger": "Fire a schedule or deliver to a queue's consumer now, and see what comes of it.",
     "verify": "Say whether a request's dispatch signature holds, and if not, why.",
 }
 """Name -> one line of help; the module of the same name holds `command`."""

@@ -32,7 +32,7 @@ def _examine(*, json_: bool) -> int:
     from amba_run import __version__
     from amba_run.config import Environment
     from amba_run.health import State, examine
-    from amba_run.report import neutral
+    from amba_run.output import neutral
     from amba_runtime.clock import SystemClock
 
     environment = Environment.of_process()
@@ -119,7 +119,7 @@ def _print_walls(walls: Walls) -> None:
 
 
 def _print_ways_out(ways_out: WaysOut) -> None:
-    from amba_run.report import neutral
+    from amba_run.output import neutral
 
     click.echo("ways out  a function asks for loopback and metadata addresses")
     if ways_out.fault:

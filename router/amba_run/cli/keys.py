@@ -25,8 +25,7 @@ def command() -> None:
 @click.option(
     "--environment",
     type=click.Choice(["development", "production"]),
-    default="development",
-    show_default=True,
+    help="Default: the project's.",
 )
 @api_option
 @token_option
@@ -34,7 +33,7 @@ def command() -> None:
 @json_option
 def create(
     type_: str,
-    environment: str,
+    environment: str | None,
     api: str | None,
     token: str | None,
     project: str | None,
@@ -44,7 +43,8 @@ def create(
     from amba_run.api_client import find_api
 
     client = find_api(api=api, token=token, project=project)
-    answer = client.post(client.at("api-keys"), {"key_type": type_, "environment": environment})
+    stage = {} if environment is None else {"environment": environment}
+    answer = client.post(client.at("api-keys"), {"key_type": type_, **stage})
     data: dict[str, Any] = answer["data"]
     if json_:
         print_json(data)

@@ -5,6 +5,7 @@ Source: interface.md section 2, last paragraph.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from amba_run.api_client import ApiClient
     from amba_run.dev_state import Credentials, Running
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,6 +23,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 json_option = click.option("--json", "json_", is_flag=True, help="One JSON value on stdout.")
 state_option = click.option(
     "--state",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="State directory of the dev server. [the one that runs for this folder]",
+)
+state_dir_option = click.option(
+    "--state-dir",
+    "state",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="State directory of the dev server. [the one that runs for this folder]",
@@ -38,6 +47,60 @@ token_option = click.option(
 project_id_option = click.option(
     "--project", metavar="ID", help="Project id. [AMBA_PROJECT_ID, or that dev server's]"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options of a client command say: which server, as whom, and in which form.
+
+    Attributes:
+        json_: one JSON value on stdout is wanted.
+    """
+
+    api: str | None
+    token: str | None
+    project: str | None
+    state: Path | None
+    json_: bool
+
+    def client(self) -> ApiClient:
+        """The control plane that is meant. Raises UserError: NO_SERVER, NO_TOKEN, NO_PROJECT."""
+        from amba_run.api_client import find_api
+
+        return find_api(api=self.api, token=self.token, project=self.project, state=self.state)
+
+
+def client_command(work: Callable[..., int]) -> Callable[..., int]:
+    """Give a command `--api`, `--token`, `--project`, `--state` and `--json`.
+
+    Args:
+        work: gets them as its first argument, an `Asked`.
+    """
+    return _asking(work, state_option)
+
+
+def client_command_of_states(work: Callable[..., int]) -> Callable[..., int]:
+    """As `client_command`, for one whose own `--state` is a message's: ours is `--state-dir`."""
+    return _asking(work, state_dir_option)
+
+
+def _asking(
+    work: Callable[..., int], state_: Callable[[Callable[..., int]], Callable[..., int]]
+) -> Callable[..., int]:
+    @functools.wraps(work)
+    def call(
+        *,
+        api: str | None,
+        token: str | None,
+        project: str | None,
+        state: Path | None,
+        json_: bool,
+        **rest: Any,
+    ) -> int:
+        return work(Asked(api, token, project, state, json_), **rest)
+
+    command: Callable[..., int] = call
+    return api_option(token_option(project_id_option(state_(json_option(command)))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def _secret(given: str | None, state: Path | None) -> tuple[bytes, str]:
 
 
 def _told(verdict: Verdict, source: str) -> str:
-    from amba_run.report import neutral
+    from amba_run.output import neutral
 
     lines = ["the signature holds" if verdict.ok else f"the signature fails: {verdict.rule}"]
     for fault in verdict.faults:

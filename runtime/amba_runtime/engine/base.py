@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from amba_runtime import entropy
 from amba_runtime.callers import Callers
@@ -68,6 +68,21 @@ class Description:
     default: str
     startup: Tell
     fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMessage:
+    """One message of a batch, as a guest gets it. Source: contract B.
+
+    Attributes:
+        attempts: deliveries of it so far, this one included.
+        body: JSON text, passed on verbatim.
+    """
+
+    id: str
+    timestamp_ms: int
+    attempts: int
+    body: str
 
 
 GUEST_MODULE = "fn.mjs"
@@ -156,7 +171,7 @@ class Isolate(Protocol):
         self, target: bytes, headers: Headers, subprotocols: Sequence[str]
     ) -> Socket: ...
     async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event: ...
-    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event: ...
+    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event: ...
     async def configure(self, values: Mapping[str, str]) -> None: ...
     async def pending(self) -> int: ...
     def cpu_s(self) -> float | None: ...

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
-from amba_runtime.engine.base import Description, Refused, StartFailed, Surroundings
+from amba_runtime.engine.base import Description, QueueMessage, Refused, StartFailed, Surroundings
 from amba_runtime.manifest import Bundle, Manifest
 from amba_runtime.outcome import Ended, Event, GuestException, Outcome, Tell
 from amba_runtime.sandbox import Sandbox
@@ -233,7 +233,7 @@ class FakeIsolate:
         """Ends well, and does nothing."""
         return Event(Outcome.OK, Tell(), {"outcome": "ok", "noRetry": False})
 
-    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
+    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
         """Ends well, and does nothing."""
         return Event(Outcome.OK, Tell(), {"outcome": "ok", "ackAll": False})
 

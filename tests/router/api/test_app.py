@@ -136,9 +136,8 @@ def test_preflights_of_the_client_plane(tmp_path: Path) -> None:
     [
         ("POST", "/auth/developer/signup"),
         ("GET", "/v1/auth/developer/login"),
-        ("DELETE", f"{PROJECTS}/{{p}}/functions/schedules/1"),
         ("GET", f"{PROJECTS}/{{p}}/streaks/daily"),
-        ("POST", f"{PROJECTS}/{{p}}/queue/send"),
+        ("POST", f"{PROJECTS}/{{p}}/analytics/export"),
         ("PATCH", f"{PROJECTS}/{{p}}/push/campaigns"),
         ("GET", f"{PROJECTS}/{{p}}/service-accounts"),
     ],

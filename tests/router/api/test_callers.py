@@ -29,8 +29,8 @@ ROUTES = (
     ("GET", "/admin/projects/{p}/functions/deployments", "project"),
     ("GET", "/v1/admin/projects/{p}/secrets", "project"),
     ("GET", "/v1/admin/projects/{p}/internal-credentials", "project"),
-    ("PUT", "/v1/admin/projects/{p}/queue/bindings", "later"),
-    ("POST", "/admin/projects/{p}/functions/schedules", "later"),
+    ("PUT", "/v1/admin/projects/{p}/analytics", "later"),
+    ("GET", "/admin/projects/{p}/functions/schedules", "project"),
     ("POST", "/v1/admin/projects/{p}/xp", "later"),
 )
 

@@ -443,6 +443,7 @@ def test_deleting_a_function(tmp_path: Path) -> None:
                 "cascade": {
                     "cf_dispatch_script_deleted": True,
                     "function_deployments_marked_disabled": 2,
+                    "schedules_deleted": 0,
                 },
             }
             assert world.host.serving == {}

@@ -8,9 +8,15 @@ from typing import Any
 import pytest
 
 from amba_router.api.faults import Refused
-from amba_router.control.metadata import read_metadata
+from amba_router.control.metadata import Declared
+from amba_router.control.metadata import read_metadata as _read_metadata
+from amba_router.triggers.cron import parse
 from amba_runtime import limits
 from amba_runtime.egress_rules import NO_RULES
+
+
+def read_metadata(raw: bytes) -> Declared:
+    return _read_metadata(raw, lambda cron, zone: parse(cron, zone).text)
 
 
 def refused(value: object) -> Refused:
@@ -24,7 +30,7 @@ def test_what_the_platforms_command_line_sends() -> None:
     """A name, and a rate limit that is null when unset (D.2)."""
     declared = read_metadata(b'{"name": "hello", "rate_limit": null}')
     assert (declared.name, declared.rate_limit, dict(declared.limits)) == ("hello", None, {})
-    assert (declared.engine, declared.warnings) == ("workerd", ())
+    assert (declared.engine, declared.schedules) == ("workerd", None)
 
 
 def test_all_of_it() -> None:
@@ -44,7 +50,10 @@ def test_all_of_it() -> None:
     assert declared.rate_limit is not None
     assert (declared.rate_limit.window_s, declared.rate_limit.max) == (300, 100_000)
     assert dict(declared.limits) == {"cpu_ms": 0, "memory_mib": 64}
-    assert declared.warnings == ("schedules are not acted on in this release",)
+    assert declared.schedules == (
+        ("*/5 * * * *", "UTC", "skip"),
+        ("0 9 * * 1-5", "Europe/Berlin", "skip"),
+    )
 
 
 def test_a_member_given_twice() -> None:
@@ -133,7 +142,7 @@ def test_a_limit_at_its_edges(setting: limits.Setting) -> None:
     ],
 )
 def test_our_own_keys(more: dict[str, Any], code: str) -> None:
-    """`engine` and `schedules` are checked though nothing acts on schedules yet."""
+    """`engine`, `schedules` and `egress` are checked (interface 4)."""
     assert refused({"name": "a", **more}).fault.code == code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,36 @@ def test_provisioning_is_over_at_once(tmp_path: Path) -> None:
                 "r2_bucket_name": id_,
                 "cf_hyperdrive_config_id": None,
             }
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("environment", "stage"), [("development", "dev"), ("production", "live")])
+def test_keys_follow_the_project(tmp_path: Path, environment: str, stage: str) -> None:
+    """Its first keys and later ones say its environment; those it had before hold (E.0, H-20)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            project = await world.project(environment=environment)
+            path = f"/v1/admin/projects/{project['id']}"
+            first = project["api_keys"]["client"]["key"]
+            assert first.startswith(f"amb_{stage}_ck_")
+            later = (await world.post(f"{path}/api-keys", {"key_type": "server"})).data
+            assert later["key"].startswith(f"amb_{stage}_sk_")
+            assert later["environment"] == environment
+            other = {"development": "production", "production": "development"}[environment]
+            body = {"key_type": "client", "environment": other}
+            asked = (await world.post(f"{path}/api-keys", body)).data
+            assert (asked["environment"], asked["key"][:8]) == (
+                other,
+                {"production": "amb_live", "development": "amb_dev_"}[other],
+            )
+            changed = json.dumps({"environment": other}).encode()
+            assert (await world.ask("PATCH", path, changed)).status == 200
+            newest = (await world.post(f"{path}/api-keys", {"key_type": "client"})).data
+            assert newest["environment"] == other
+            told = await world.post("/v1/auth/validate", {"api_key": first}, token=None)
+            assert (told.data["valid"], told.data["environment"]) == (True, environment)
 
     asyncio.run(main())
 

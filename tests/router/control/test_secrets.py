@@ -258,6 +258,58 @@ def test_a_push_goes_on_until_it_is_told_or_has_nobody_to_tell(tmp_path: Path) -
     asyncio.run(main())
 
 
+def test_a_value_is_pushed_again_on_demand(tmp_path: Path) -> None:
+    """POST sync pushes the version that the caller knows, and lists what is pending (E.2)."""
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            id_ = (await world.project())["id"]
+            base = f"/v1/admin/projects/{id_}/secrets"
+            await world.post(base, {"name": "A", "value": "s3cr3t-1"})
+            await world.post(base, {"name": "A", "value": "s3cr3t-2", "function": "hello"})
+            await world.post(base, {"name": "A", "value": "s3cr3t-3"})
+            world.host.pushed.clear()
+            wanted = {"secret_name": "A", "expected_version": 2}
+            got = await world.post(f"{base}/sync", wanted)
+            assert (got.status, got.data, got.body["total"]) == (200, [], 0)
+            own = {"secret_name": "A", "expected_version": 1, "function_name": "hello"}
+            assert (await world.post(f"{base}/sync", own)).status == 200
+            assert world.host.pushed == [(None, "A", "s3cr3t-3"), ("hello", "A", "s3cr3t-2")]
+            world.host.pushed.clear()
+
+            got = await world.post(f"{base}/sync", {**wanted, "expected_version": 1})
+            assert got.said == (409, "CONFLICT")
+            assert got.details["version"] == 2
+            missing = (404, "SECRET_NOT_FOUND")
+            assert (
+                await world.post(f"{base}/sync", {**wanted, "secret_name": "B"})
+            ).said == missing
+            elsewhere = {**wanted, "function_name": "other"}
+            assert (await world.post(f"{base}/sync", elsewhere)).said == missing
+            await world.delete(f"{base}/A")
+            assert (await world.post(f"{base}/sync", wanted)).said == missing
+            bad = {**wanted, "function_name": "No"}
+            assert (await world.post(f"{base}/sync", bad)).said == (400, "INVALID_NAME")
+            for body in (
+                *({}, {"secret_name": "A"}, {**wanted, "expected_version": 0}),
+                *({**wanted, "expected_version": "2"}, {**wanted, "secret_name": 1}),
+            ):
+                assert (await world.post(f"{base}/sync", body)).said == (400, "INVALID_INPUT")
+            assert world.host.pushed == []
+
+            world.host.pushes_fail = 10**6
+            tries = world.host.push_tries
+            asked = asyncio.create_task(world.post(f"{base}/sync", own))
+            await world.host.push_tried(tries + 1)
+            await world.clock.advance(0.5)
+            pending = (await asked).data
+            assert [(row["name"], row["sync_status"]) for row in pending] == [
+                ("A", "sync_failed_retrying")
+            ]
+
+    asyncio.run(main())
+
+
 def test_a_deleted_project_has_nothing_on_its_way(tmp_path: Path) -> None:
     """Its pushes end, and nothing is kept for a project that is gone (house rule: bounded)."""
 

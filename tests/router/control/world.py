@@ -15,6 +15,8 @@ from amba_router.api.callers import Directory
 from amba_router.asgi import Message
 from amba_router.control.host import Trial
 from amba_router.control.plane import ControlPlane
+from amba_router.journal import Journal
+from amba_router.routes import Projects
 from amba_router.services.storage.service import StorageService
 from amba_router.store import database
 from amba_router.store.control import ControlStore
@@ -25,11 +27,14 @@ from amba_router.store.control_records import (
     ProjectState,
 )
 from amba_router.store.on_demand import OnDemand
+from amba_router.store.queue_records import DeliveredNow, Verdict
 from amba_router.store.state import State
 from amba_run.emulation import Emulation
+from amba_run.triggering import Triggers
 from amba_runtime.clock import ManualClock
 from amba_runtime.egress_rules import EgressRules
 from amba_runtime.manifest import Bundle, FunctionName
+from amba_runtime.outcome import LogLine, Outcome
 from amba_runtime.secret import SecretText
 from amba_runtime.violations import Rejected, Violation, ViolationCode
 
@@ -62,6 +67,7 @@ class FakeHost:
     Attributes:
         stale: the names of functions whose trial had secrets that were gone.
         gate: while it is set, a trial waits for it.
+        handlers: what every function exports.
         pushes_fail: so many pushes still raise.
     """
 
@@ -78,6 +84,7 @@ class FakeHost:
     )
     stale: list[str] = field(default_factory=lambda: list[str]())
     gate: asyncio.Event | None = None
+    handlers: tuple[str, ...] = ("fetch",)
     pushes_fail: int = 0
     push_tries: int = 0
     _tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,7 +114,7 @@ class FakeHost:
         egress: EgressRules,
     ) -> FakeTrial:
         plain = {key: value.reveal() for key, value in env}
-        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress)
+        trial = FakeTrial(name, version, bundle, limits, plain, storage, egress, self.handlers)
         self.trials.append(trial)
         self._tried.set()
         if self.gate is not None:
@@ -169,6 +176,54 @@ class FakeHost:
 
 
 @dataclass
+class FakePump:
+    """Delivers nothing; remembers what it was told."""
+
+    woken: list[tuple[str, str, int | None, bool]] = field(
+        default_factory=lambda: list[tuple[str, str, int | None, bool]]()
+    )
+    failing: dict[tuple[str, str], int] = field(default_factory=lambda: dict[Any, int]())
+    delivered: list[tuple[str, str, tuple[str, ...]]] = field(
+        default_factory=lambda: list[tuple[str, str, tuple[str, ...]]]()
+    )
+
+    def wake(
+        self, project_id: str, queue: str, due_ms: int | None = None, *, changed: bool = False
+    ) -> None:
+        self.woken.append((project_id, queue, due_ms, changed))
+
+    def fail_next(self, project_id: str, queue: str, count: int) -> None:
+        self.failing[project_id, queue] = count
+
+    async def deliver(
+        self, project_id: str, queue: str, function: str, payloads: Sequence[str]
+    ) -> DeliveredNow:
+        self.delivered.append((queue, function, tuple(payloads)))
+        line = LogLine("log", ["hello", 1], 5)
+        verdicts = (("m-1", Verdict(True)), ("m-2", Verdict(False, 7)), ("m-3", Verdict(False)))
+        return DeliveredNow("r-1", Outcome.EXCEPTION, "it threw", 1.5, verdicts, (line,))
+
+
+class FakeTriggers:
+    """Queues at rest, whose functions are those that the host serves; schedules are real."""
+
+    def __init__(self, host: FakeHost, pump: FakePump, real: Triggers) -> None:
+        self.queues = pump
+        self.functions = self
+        self.schedules = real.schedules
+        self.declared = real.declared
+        self._host = host
+        self.real = real
+
+    async def close(self) -> None:
+        await self.real.close()
+
+    def handlers(self, project_id: str, name: str) -> tuple[str, ...] | None:
+        serving = self._host.serving.get((project_id, name))
+        return None if serving is None else serving.handlers
+
+
+@dataclass
 class FakeLogs:
     """Gives what it was given."""
 
@@ -222,6 +277,8 @@ class World:
         self.clock = ManualClock()
         self.host = FakeHost()
         self.logs = FakeLogs()
+        self.projects = Projects()
+        self.pump = FakePump()
 
     async def __aenter__(self) -> Self:
         self.state = await State.open(self.folder / "state", self.clock)
@@ -236,14 +293,19 @@ class World:
     async def restart(self) -> None:
         """The app anew, from what the store has."""
         directory = Directory(await self.store.snapshot(), self.clock)
+        real = Triggers(self.projects, Journal(self.clock), self.states, self.clock)
+        self.triggers = FakeTriggers(self.host, self.pump, real)
         self.plane = ControlPlane(
             store=self.store,
             host=self.host,
             logs=self.logs,
             directory=directory,
             clock=self.clock,
+            timetable=self.triggers.declared,
         )
-        self.emulation = Emulation(self.states, self.storage, directory, self.clock)
+        self.emulation = Emulation(
+            self.states, self.storage, directory, self.clock, triggers=self.triggers
+        )
         self.app = Api(
             (self.plane.operations, *self.emulation.parts()),
             directory,

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.router.control.world import World
 from tests.router.store.world import deploy, opened, project
 
 from amba_router.services.storage.service import StorageService
 from amba_router.store import migrations
 from amba_router.store.schema import VERSION
 from amba_router.store.state import DATABASE, Repairs, State
+from amba_router.store.trigger_schema import TRIGGERS
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import InternalError, UserError
 from amba_runtime.manifest import ProjectId
@@ -131,6 +133,57 @@ def test_an_upgraded_database_is_like_a_new_one(tmp_path: Path) -> None:
     assert old.keys() == new.keys()
     assert {n: normal(s) for n, s in old.items()} == {n: normal(s) for n, s in new.items()}
     assert set(migrations.STEPS) == set(range(2, VERSION + 1))
+
+
+@pytest.mark.slow
+def test_unique_indexes_of_version_3_pass_over_deleted_rows(tmp_path: Path) -> None:
+    """Made anew, and those that others refer to twice; the database is like a new one (E.5)."""
+    unique = [{"name": "by_code", "columns": ["code desc"], "unique": True}]
+    reference = {"table": "shelves", "column": "code", "onDelete": "cascade"}
+    code = {"name": "code", "type": "text"}
+    made = [
+        {"name": "shelves", "columns": [code], "indexes": unique},
+        {"name": "books", "columns": [{**code, "references": reference}]},
+        {"name": "free", "columns": [code, {**code, "name": "other"}], "indexes": unique},
+    ]
+
+    async def main() -> None:
+        async with World(tmp_path) as world:
+            pat, id_ = world.pat, (await world.project())["id"]
+            base = f"/v1/admin/projects/{id_}/collections"
+            for body in made:
+                assert (await world.post(base, body)).status == 201
+            for name in ("shelves", "free"):
+                row = {"code": "A", **({"other": "x"} if name == "free" else {})}
+                kept = (await world.post(f"{base}/{name}/rows", row)).data
+                await world.delete(f"{base}/{name}/rows/{kept['id']}")
+        new = tables(tmp_path / "state")
+        with sqlite3.connect(tmp_path / "state" / DATABASE) as plain:
+            for name, sql in list(new.items()):
+                if ".target." in name:
+                    plain.execute(f'DROP INDEX "{name}"')
+                elif ".index." in name:
+                    plain.execute(f'DROP INDEX "{name}"')
+                    table = name.partition(".")[0]
+                    plain.execute(f'CREATE UNIQUE INDEX "{name}" ON "{table}" ("code" DESC)')
+                assert ".index." not in name or "WHERE" in sql
+            for name in TRIGGERS:
+                plain.execute(f"DROP TABLE {name}")
+            plain.execute("UPDATE amba_meta SET value = '3' WHERE name = 'schema_version'")
+        plain.close()
+        assert tables(tmp_path / "state") != new
+        async with World(tmp_path) as world:
+            world.pat = pat
+            assert world.state.repairs.upgraded_from == 3
+            assert tables(tmp_path / "state") == new
+            row = {"code": "A", "other": "x"}
+            assert (await world.post(f"{base}/free/rows", row)).status == 201
+            assert (await world.post(f"{base}/free/rows", row)).said == (409, "ROW_CONFLICT")
+            assert (await world.post(f"{base}/shelves/rows", {"code": "A"})).status == 409
+            assert (await world.post(f"{base}/books/rows", {"code": "Z"})).status == 409
+            assert (await world.post(f"{base}/books/rows", {"code": "A"})).status == 201
+
+    asyncio.run(main())
 
 
 OPEN = """

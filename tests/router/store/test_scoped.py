@@ -16,6 +16,7 @@ from amba_router.store.on_demand import OnDemand
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_router.store.service_schema import configs, currencies
+from amba_router.store.trigger_schema import queue_jobs
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import InternalError, UserCode, UserError
 
@@ -51,6 +52,27 @@ def with_two(tmp_path: Path, body: Body) -> None:
             await body(ProjectStore(OnDemand(state, clock)), ids[0], ids[1])
 
     asyncio.run(main())
+
+
+def test_rows_by_seq_are_of_the_project_all_the_same(tmp_path: Path) -> None:
+    """`at` with the `seq` of another project's rows finds, changes and drops none of them."""
+
+    async def body(store: ProjectStore, a: str, b: str) -> None:
+        message = {"payload": "1", "created_ms": 1, "due_ms": 1, "queue": "q", "attempts": 0}
+        message |= {"failures": 0, "generation": 0}
+        await store.write(a, lambda s: s.add(queue_jobs, [{**message, "id": "a"}]))
+        await store.write(b, lambda s: s.add(queue_jobs, [{**message, "id": "b"}]))
+
+        def ids(s: Scoped) -> list[str]:
+            return [row.id for row in s.rows(s.query(queue_jobs, queue_jobs.c.id, at=(1, 2, 3)))]
+
+        assert await store.read(a, ids) == ["a"]
+        assert await store.write(a, lambda s: s.change_at(queue_jobs, (1, 2), due_ms=2)) == 1
+        assert await store.write(a, lambda s: s.drop(queue_jobs, at=(2,))) == 0
+        assert await store.write(a, lambda s: s.drop(queue_jobs, at=(1, 2))) == 1
+        assert await store.read(b, ids) == ["b"]
+
+    with_two(tmp_path, body)
 
 
 def test_each_method_keeps_to_its_project(tmp_path: Path) -> None:

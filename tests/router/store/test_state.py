@@ -20,6 +20,7 @@ from amba_router.store.blobs import Blobs
 from amba_router.store.schema import CONTROL, VERSION, metadata
 from amba_router.store.service_schema import SERVICES
 from amba_router.store.state import DATABASE, Quarantined, Repairs, State
+from amba_router.store.trigger_schema import TRIGGERS
 from amba_runtime import limits
 from amba_runtime.clock import ManualClock
 from amba_runtime.errors import UserCode, UserError
@@ -251,7 +252,7 @@ def test_a_large_database_is_checked_where_it_matters(
 ) -> None:
     """What users keep in STORAGE does not slow a start; the control plane is still checked."""
     ours = {t for t in metadata.tables if not t.startswith(("storage_", "amba_"))}
-    assert ours - set(SERVICES) == set(CONTROL)
+    assert ours - {*SERVICES, *TRIGGERS} == set(CONTROL)
     asyncio.run(fill(tmp_path))
     monkeypatch.setattr(limits, "STORE_CHECK_BYTES", limits.Limit(0, "bytes", "", ""))
     damage(tmp_path, "storage_objects")

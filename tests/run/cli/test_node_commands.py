@@ -126,23 +126,28 @@ def test_a_function_from_its_first_deploy_to_its_end(
 def test_settings_go_with_the_upload(
     call: Call, save: Callable[..., Path], node: NodeProcess, tmp_path: Path
 ) -> None:
-    """Rate limit and limits of amba.toml; an option wins over the file (interface.md 4)."""
+    """Rate limit, limits, schedules of amba.toml; an option wins over the file (interface.md 4)."""
     (tmp_path / "amba.toml").write_text(
         "[limits]\nidle_ms = 9000\n[functions.limited]\n"
         'rate_limit = { window = "60s", max = 5, key = "ip" }\n'
-        'schedules = [{ cron = "0 3 * * *" }]\n'
+        'schedules = [{ cron = "0 3 * * *", missed = "run_once" }]\n'
         "[functions.limited.limits]\nfirst_byte_ms = 2000\n"
         '[functions.limited.egress]\nonly = ["api.stripe.com"]\n'
         '[functions.limited.egress.secrets]\nKEY = ["api.stripe.com"]\n'
     )
     entry = str(save("one", "limited.js"))
+    refused = call("deploy", entry, "--json")
+    assert "schedules: the function has no scheduled handler" in refused.err
+    Path(entry).write_text("export default { fetch: () => new Response('1'), scheduled() {} }")
     done = call("deploy", entry, "--json")
-    assert "warning: schedules are not acted on in this release" in done.err
     assert "uploading limited: " in done.err
+    assert "warning" not in done.err
     row = value(done)["data"]
     assert row["rate_limit"] == {"window": "60s", "max": 5, "key": "ip"}
     assert row["limits"] == {"idle_ms": 9000, "first_byte_ms": 2000}
     assert row["egress"] == {"only": ["api.stripe.com"], "secrets": {"KEY": ["api.stripe.com"]}}
+    (schedule,) = value(call("schedules", "list", "limited", "--json"))
+    assert (schedule["cron"], schedule["source"]) == ("0 3 * * *", "deploy")
     options = ("--rate-limit-window", "1h", "--rate-limit-max", "9", "--rate-limit-key", "user_id")
     row = value(call("deploy", entry, "--name", "other", *options, "--json"))["data"]
     assert row["name"] == "other"
@@ -263,7 +268,10 @@ def test_projects_and_keys(call: Call, node: NodeProcess) -> None:
 
     done = call("keys", "create", "server", "--project", made["id"])
     key = done.out.strip()
-    assert key.startswith("amb_dev_sk_")
+    assert key.startswith("amb_live_sk_")
+    stage = ("--environment", "development")
+    asked = call("keys", "create", "server", "--project", made["id"], *stage)
+    assert asked.out.startswith("amb_dev_sk_")
     assert call("functions", "list", "--project", made["id"], "--token", key).code == 0
     id_ = done.err.split()[1].rstrip(";")
     assert call("keys", "revoke", id_, "--project", made["id"]).out == f"revoked {id_}\n"
@@ -290,3 +298,61 @@ def test_logs_are_followed(
     monkeypatch.setattr(clock_module.SystemClock, "sleep", sleep)
     done = call("functions", "logs", "followed", "--follow", "--json")
     assert (done.code, waits) == (130, [1.0, 1.0])
+
+
+EVENTS = """
+export default {
+  scheduled(controller) { console.log("at", controller.scheduledTime); },
+  queue(batch) {
+    for (const message of batch.messages) {
+      if (message.body === "later") message.retry({ delaySeconds: 7 });
+    }
+  },
+};
+"""
+
+
+def test_schedules_and_queues_from_the_command_line(call: Call, save: Callable[..., Path]) -> None:
+    """Each command against what really answers (interface.md 2, issue 6 item 3)."""
+    assert call("deploy", str(save("", "events.js", EVENTS))).code == 0
+    added = value(
+        call("schedules", "add", "events", "0 8 * * MON", "--timezone", "Asia/Tokyo", "--json")
+    )
+    (row,) = value(call("schedules", "list", "events", "--json"))
+    assert (row["id"], row["source"], len(row["next_runs"])) == (added["schedule_id"], "api", 5)
+    told = call("schedules", "list", "events").out
+    assert told.startswith("events  0 8 * * MON  Asia/Tokyo  api  ")
+    assert "  next  Mon 20" in told
+    for bad, code in (("0 0 31 2 *", "INVALID_CRON"), ("* * * *", "INVALID_CRON")):
+        done = call("schedules", "add", "events", bad)
+        assert done.code == 1
+        assert code in done.err
+    done = call("schedules", "add", "events", "* * * * *", "--timezone", "Mars/Olympus")
+    assert "INVALID_TIMEZONE" in done.err
+    done = call("trigger", "scheduled", "events", "--at", "1774747800000")
+    assert (done.code, done.out.splitlines()[1]) == (0, "  log: at 1774747800000")
+    assert call("schedules", "delete", row["id"]).code == 0
+    assert value(call("schedules", "list", "events", "--json")) == []
+
+    assert "QUEUE_NOT_BOUND" in call("queues", "send", "work", "--data", "1").err
+    assert call("queues", "bind", "work", "events", "--batch-size", "10").code == 0
+    done = call("trigger", "queue", "work", "--data", "later", "--data", "7")
+    assert done.code == 0
+    lines = done.out.splitlines()[1:]
+    assert lines == ["  message 1: retried, again in 7 s", "  message 2: acked"]
+    assert call("queues", "pause", "work").out == "work is paused\n"
+    job = value(call("queues", "send", "work", "--data", '{"n": 1.0}', "--delay", "3600", "--json"))
+    (delayed,) = value(call("queues", "peek", "work", "--state", "delayed", "--json"))
+    assert (delayed["id"], delayed["payload"]) == (job["job_id"], {"n": 1.0})
+    (queue,) = value(call("queues", "list", "--json"))
+    assert (queue["queue_name"], queue["status"], queue["delayed"]) == ("work", "paused", 1)
+    bound = value(call("queues", "resume", "work", "--json"))
+    assert (bound["status"], bound["batch_size"]) == ("active", 10)
+    assert "INVALID_DELAY" in call("queues", "send", "work", "--data", "1", "--delay", "43201").err
+    assert call("queues", "fail-next", "work", "2").code == 0
+    assert call("queues", "fail-next", "work", "0").code == 0
+    purged = call("queues", "purge", "work", "--state", "all", "--confirm", "work")
+    assert purged.out == "removed 1 of work\n"
+    assert call("queues", "redeliver", "work").out == "0 of work are delivered again\n"
+    assert call("queues", "unbind", "work", "--yes").code == 0
+    assert call("queues", "list").out == ""

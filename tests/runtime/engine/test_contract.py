@@ -24,7 +24,7 @@ from tests.runtime.engine.lab import (
     workerd_lab,
 )
 
-from amba_runtime.engine.base import Isolate, Refused, StartFailed
+from amba_runtime.engine.base import Isolate, QueueMessage, Refused, StartFailed
 from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
 from amba_runtime.manifest import Bundle
 from amba_runtime.outcome import LogLine, Outcome, Tell
@@ -427,7 +427,7 @@ def test_an_event_without_a_handler_is_no_crash(run: Run) -> None:
     async def body(world: World) -> None:
         event = await world.isolate.scheduled(cron="* * * * *", scheduled_time_ms=0)
         assert event.outcome in (Outcome.OK, Outcome.EXCEPTION)
-        message = {"id": "1", "timestampMs": 0, "attempts": 1, "body": None}
+        message = QueueMessage("1", 0, 1, "null")
         event = await world.isolate.queue(queue="q", messages=[message])
         assert event.outcome in (Outcome.OK, Outcome.EXCEPTION)
         assert world.isolate.alive

@@ -43,6 +43,9 @@ INPUT_USD = 3e-6
 OUTPUT_USD = 15e-6
 """What a token is taken to cost, of any model: budgets are to be tried, not to be billed. Ours."""
 
+SEARCHES = "find-nearest"
+"""The prompt whose budget pays for texts that are searched for by their vectors. Ours."""
+
 _NAMED = 10
 _TOKENS = 1024
 
@@ -218,11 +221,15 @@ class AiService:
     ) -> Sequence[float]:
         """One text's vector, for a search by text.
 
+        What it costs is counted with the prompt SEARCHES, where there is one: its budget bounds
+        what those who search may spend.
+
         Args:
             dimension: how many numbers are wanted; a real model may give as many as it has.
 
         Raises:
-            Refused: INVALID_INPUT, PAYLOAD_TOO_LARGE, NOT_EMULATED, AI_PROVIDER_FAILED.
+            Refused: INVALID_INPUT, PAYLOAD_TOO_LARGE, NOT_EMULATED, AI_PROVIDER_FAILED,
+                AI_BUDGET_EXCEEDED.
         """
         if provider not in set(Provider):
             raise faults.INVALID_INPUT.refuse(
@@ -231,7 +238,13 @@ class AiService:
             )
         body = AiEmbed(provider=Provider(provider), model=model, input=text)
         check(body)
-        key = await self._key(project_id, body.provider)
+        sealer = (await self._states.state()).sealer
+        payer, key = await self._store.read(
+            project_id,
+            lambda s: (ai_rows.prompt(s, SEARCHES), ai_rows.key_of(s, sealer, body.provider)),
+        )
+        if payer is not None and payer.exhausted:
+            raise _spent(payer)
         if key is None or model.startswith(SHORTENED):
             body.dimensions = dimension
         made = await (
@@ -239,6 +252,11 @@ class AiService:
         )
         if isinstance(made, Reply):
             raise failed(provider, f"it answered {made.status}")
+        if payer is not None:
+            usage = Usage(input_tokens=made.usage.input_tokens)
+            within = key is None  # nothing was paid for yet: nobody gets more than is left
+            if not await self._spend(project_id, SEARCHES, usage, within=within) and within:
+                raise _spent(payer)
         if not made.embeddings:
             raise failed(provider, "its reply has no vector")
         return made.embeddings[0]

@@ -13,6 +13,7 @@ from amba_router.services.collections.row_routes import place_of
 _REFUSALS = (
     *(faults.COLLECTION_NOT_FOUND, faults.INVALID_FILTER, faults.INVALID_QUERY),
     *(faults.INVALID_CURSOR, faults.CONFLICT, faults.NOT_EMULATED),
+    *(faults.AI_BUDGET_EXCEEDED, faults.AI_PROVIDER_FAILED, *faults.READS),
 )
 
 

@@ -47,8 +47,8 @@ _CURSOR = Query("cursor", {"type": "string"}, "where to go on, as `limit`")
 _DELETED = Query("include_deleted", {"type": "boolean"}, "true finds a deleted row, too")
 _HARD = Query("hard", {"type": "boolean"}, "ours: true deletes for good")
 
-_FIND = (faults.INVALID_FILTER, faults.INVALID_QUERY, faults.INVALID_CURSOR)
-_COUNT = (faults.INVALID_FILTER, faults.INVALID_QUERY)
+_COUNT = (faults.INVALID_FILTER, faults.INVALID_QUERY, faults.NOT_EMULATED)
+_FIND = (*_COUNT, faults.INVALID_CURSOR)
 _ROW = (
     *(faults.INVALID_COLUMN, faults.INVALID_VALUE, faults.INVALID_INPUT),
     *(faults.AS_USER_MISMATCH, faults.ROW_CONFLICT, faults.PAYLOAD_TOO_LARGE, *faults.WRITES),

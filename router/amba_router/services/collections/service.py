@@ -15,8 +15,8 @@ from amba_router.services.collections.models import (
 )
 from amba_router.services.collections.schema import check_reference, column_of, index_of
 from amba_router.store import collection_rows
-from amba_router.store.collection_rows import NotUnique
-from amba_router.store.collection_tables import CollectionTables, Reach, Rows
+from amba_router.store.collection_rows import NoTarget, NotUnique
+from amba_router.store.collection_tables import CollectionTables, Rows
 from amba_router.store.project_store import ProjectStore
 from amba_router.store.scoped import Scoped
 from amba_runtime import limits
@@ -51,7 +51,10 @@ class Collections:
                 raise faults.CONFLICT.refuse(f"the project has {had} collections; drop one first")
             for at, column in enumerate(wanted.columns):
                 _check_reference(scoped, wanted, column, f"$.columns[{at}]")
-            return collection_rows.create(scoped, wanted)
+            try:
+                return collection_rows.create(scoped, wanted)
+            except NoTarget as error:
+                raise _no_target(error) from None
 
         return await self._store.write(project_id, work)
 
@@ -92,19 +95,33 @@ class Collections:
     async def drop(self, project_id: str, name: str) -> Collection:
         """Without a collection and its rows; what it was.
 
-        Raises:
-            Refused: COLLECTION_NOT_FOUND; CONFLICT where another collection refers to it.
-        """
+        A large one is emptied first, some rows at a time, as others wait for their writes: where
+        that is cut off, some rows are left.
 
-        def work(scoped: Scoped) -> Collection:
+        Raises:
+            Refused: COLLECTION_NOT_FOUND; CONFLICT where another collection refers to it, or more
+                rows come than go.
+        """
+        most, some = limits.COLLECTION_DROP_ROWS.value, limits.COLLECTION_DROP_BATCH.value
+
+        def work(scoped: Scoped) -> Collection | None:
             collection = found(scoped, name)
             for other in collection_rows.all_of(scoped):
                 if other.id != collection.id:
                     _check_unreferenced(other, collection, None)
+            if Rows(scoped, collection, self._tables).exceed(most):
+                collection_rows.empty_some(scoped, collection, some)
+                return None
             collection_rows.drop(scoped, collection)
             return collection
 
-        return await self._store.write(project_id, work)
+        for _ in range(limits.COLLECTION_DROP_TURNS.value):
+            gone = await self._store.write(project_id, work)
+            if gone is not None:
+                return gone
+        raise faults.CONFLICT.refuse(
+            f"{name[:64]} gets more rows than can be deleted; end what inserts them, drop it again"
+        )
 
     def _add_column(self, scoped: Scoped, collection: Collection, spec: ColumnSpec) -> Collection:
         column = column_of(spec, collection.columns, "$.add_column")
@@ -114,16 +131,20 @@ class Collections:
             )
         _check_reference(scoped, collection, column, "$.add_column")
         rows = Rows(scoped, collection, self._tables)
-        if not column.nullable and rows.count(Reach(None, deleted=True)):
+        if not column.nullable and rows.exceed(0):
             raise faults.CONFLICT.refuse(
                 f"{collection.name} has rows, which would be null in {column.name}; send "
                 "nullable: true",
                 {"field": "$.add_column.nullable"},
             )
-        return collection_rows.add_column(scoped, collection, column, time_ms(self._clock))
+        try:
+            return collection_rows.add_column(scoped, collection, column, time_ms(self._clock))
+        except NoTarget as error:
+            raise _no_target(error) from None
 
     def _add_index(self, scoped: Scoped, collection: Collection, spec: IndexSpec) -> Collection:
         index = index_of(spec, collection, collection.indexes, "$.add_index")
+        self._check_small(scoped, collection, "$.add_index")
         try:
             return collection_rows.add_index(scoped, collection, index, time_ms(self._clock))
         except NotUnique:
@@ -133,6 +154,16 @@ class Collections:
                 "unique",
                 {"field": "$.add_index.unique"},
             ) from None
+
+    def _check_small(self, scoped: Scoped, collection: Collection, place: str) -> None:
+        """Raises `Refused` CONFLICT: all rows are read or written anew, and every write waits."""
+        most = limits.COLLECTION_ALTER_ROWS.value
+        if Rows(scoped, collection, self._tables).exceed(most):
+            raise faults.CONFLICT.refuse(
+                f"{collection.name} has more than {most} rows, deleted ones too: make another "
+                "collection as you want it, and insert the rows there",
+                {"field": place, "rows_max": most},
+            )
 
     def _drop_column(
         self, scoped: Scoped, collection: Collection, name: str, confirm: str | None
@@ -146,6 +177,7 @@ class Collections:
             )
         for other in collection_rows.all_of(scoped):
             _check_unreferenced(other, collection, name)
+        self._check_small(scoped, collection, "$.drop_column")
         return collection_rows.drop_column(scoped, collection, column, time_ms(self._clock))
 
 
@@ -166,6 +198,15 @@ def _check_reference(scoped: Scoped, collection: Collection, column: Column, pla
     table = column.references.table
     same = table == collection.name
     check_reference(column, collection if same else collection_rows.find(scoped, table), place)
+
+
+def _no_target(error: NoTarget) -> faults.Refused:
+    table, column = error.reference.table, error.reference.column
+    return faults.CONFLICT.refuse(
+        f"deleted rows of {table} have equal {column}, and a column that is referred to counts "
+        "them; delete them for good with ?hard=true",
+        {"resource": "row"},
+    )
 
 
 def _check_unreferenced(other: Collection, collection: Collection, name: str | None) -> None:

@@ -154,8 +154,11 @@ class _Config:
     async def fetch(self, asked: Asked) -> Answer:
         found = await self._service.evaluate(project_of(asked).id, asked.user_id)
         age_s = limits.CONFIG_USER_AGE_S if asked.user_id else limits.CONFIG_AGE_S
+        # the contract has Authorization alone; but the key says which project's bundle it is, and
         # a server key that asks for users says so in a header of ours
-        vary = b"Authorization, " + AS_USER if asked.as_user else b"Authorization"
+        vary = b"Authorization, X-Api-Key"
+        if asked.as_user:
+            vary += b", " + AS_USER
         headers = (
             (b"etag", found.etag.encode()),
             (b"cache-control", b"private, max-age=%d" % age_s.value),

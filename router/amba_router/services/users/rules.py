@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from amba_router.zones import is_timezone
 from amba_runtime import entropy, limits
+
+__all__ = ["display_name", "email_key", "is_timezone"]
 
 _LOCAL = re.compile(r"[^\s@\"(),:;<>\[\\\]\x00-\x1f\x7f]{1,64}\Z")
 _LABEL = re.compile(r"(?!-)(?:[^\W_]|-){1,63}(?<!-)\Z")
-_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9_+-]{1,31}){0,2}\Z")
-_NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
-"""Files beside the zones on some machines, which name no place."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -56,17 +55,6 @@ def email_key(address: str) -> str | None:
     ):
         return None
     return text
-
-
-def is_timezone(name: str) -> bool:
-    """Whether this machine's database has such a zone (`Europe/Vienna`, `UTC`)."""
-    if _ZONE.match(name) is None or name in _NO_ZONES:
-        return False
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder of zones is an OSError
-        return False
-    return True
 
 
 def display_name() -> str:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from amba_runtime import limits, wire
 from amba_runtime.callers import Callers
+from amba_runtime.engine.base import QueueMessage
 from amba_runtime.errors import InternalCode, InternalError
 from amba_runtime.outcome import Event, Outcome, Tell
 
@@ -38,22 +39,24 @@ class Control:
 
     async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
         """Deliver one schedule slot and wait for its end, `waitUntil` included."""
-        return await self._deliver(
-            f"scheduled {scheduled_time_ms} {cron}",
-            "/scheduled",
-            {"cron": cron, "scheduledTimeMs": scheduled_time_ms},
-        )
+        members = f'"cron":{_text(cron)},"scheduledTimeMs":{scheduled_time_ms}'
+        return await self._deliver(f"scheduled {scheduled_time_ms} {cron}", "/scheduled", members)
 
-    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
-        """Deliver one batch: messages are `{id, timestampMs, attempts, body}`."""
-        first = messages[0]["id"] if messages else ""
-        return await self._deliver(
-            f"queue {queue} {first}", "/queue", {"queue": queue, "messages": list(messages)}
+    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
+        """Deliver one batch and wait for its end, `waitUntil` included."""
+        first = messages[0].id if messages else ""
+        # a body is JSON already: what it holds is neither read nor written anew
+        batch = ",".join(
+            f'{{"id":{_text(m.id)},"timestampMs":{m.timestamp_ms},"attempts":{m.attempts},'
+            f'"body":{m.body}}}'
+            for m in messages
         )
+        members = f'"queue":{_text(queue)},"messages":[{batch}]'
+        return await self._deliver(f"queue {queue} {first}", "/queue", members)
 
     async def configure(self, values: Mapping[str, str]) -> None:
         """Give text bindings new values, for invocations from now on. Raises WireError."""
-        await self.ask("/env", dict(values))
+        await self.ask("/env", json.dumps(dict(values)))
 
     async def pending(self) -> int:
         """Promises given to `waitUntil` that have not settled; untrusted. Raises WireError."""
@@ -64,12 +67,12 @@ class Control:
         """Returns once the thread that runs JavaScript has answered. Raises WireError."""
         await self.ask("/ping")
 
-    async def _deliver(self, label: str, path: str, event: dict[str, Any]) -> Event:
+    async def _deliver(self, label: str, path: str, members: str) -> Event:
         tell = self._labels.setdefault(label, Tell())
         try:
             with self._callers.event() as caller:
-                ours = {"label": label, "caller": caller}
-                result = await self.ask(path, event | ours)
+                ours = f'"label":{_text(label)},"caller":{_text(caller)}'
+                result = await self.ask(path, f"{{{members},{ours}}}")
         finally:
             self._labels.pop(label, None)
         try:
@@ -78,8 +81,11 @@ class Control:
             outcome = Outcome.INTERNAL_ERROR
         return Event(outcome, tell, result)
 
-    async def ask(self, path: str, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def ask(self, path: str, event: str | None = None) -> dict[str, Any]:
         """One question to the control worker.
+
+        Args:
+            event: JSON text to send with it.
 
         Raises:
             WireError: the engine is gone.
@@ -87,7 +93,7 @@ class Control:
         """
         connection = await self._client.acquire()
         try:
-            body = b"" if event is None else json.dumps(event).encode()
+            body = b"" if event is None else event.encode()
             connection.begin(
                 b"GET" if event is None else b"POST",
                 path.encode(),
@@ -128,3 +134,7 @@ class Control:
         else:
             self._tell(label, tell)
         return wire.Response(204)
+
+
+def _text(value: str) -> str:
+    return json.dumps(value)

@@ -17,6 +17,7 @@ from amba_runtime import limits, wire
 from amba_runtime.engine.base import (
     GUEST_MODULE,
     Description,
+    QueueMessage,
     StartFailed,
     StartFault,
     Surroundings,
@@ -351,8 +352,8 @@ class WorkerdIsolate:
         """Deliver one schedule slot and wait for its end, `waitUntil` included."""
         return await self._control.scheduled(cron=cron, scheduled_time_ms=scheduled_time_ms)
 
-    async def queue(self, *, queue: str, messages: Sequence[dict[str, Any]]) -> Event:
-        """Deliver one batch: messages are `{id, timestampMs, attempts, body}`."""
+    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
+        """Deliver one batch and wait for its end, `waitUntil` included."""
         return await self._control.queue(queue=queue, messages=messages)
 
     async def configure(self, values: Mapping[str, str]) -> None:

@@ -102,6 +102,7 @@ class AiWorld(World):
             self.storage,
             directory,
             self.clock,
+            triggers=self.triggers,
             ai_fixtures=self.fixtures,
             ai_upstream=self.upstream,
         )

@@ -135,6 +135,70 @@ def test_a_reference_may_be_to_a_unique_column(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_what_is_referred_to_counts_deleted_rows(tmp_path: Path) -> None:
+    """A row that refers to a code means one row: a deleted one's code is not free meanwhile, and
+    where two have it already no column can refer to it.
+    """
+
+    async def work(desk: Desk) -> None:
+        unique = {"columns": ["code"], "unique": True}
+        await desk.make("shelves", column("code"), indexes=[unique])
+        for _ in range(2):
+            row = await desk.insert("shelves", code="A1")
+            await desk.admin("DELETE", f"/shelves/rows/{row['id']}")
+        reference = {"table": "shelves", "column": "code", "onDelete": "cascade"}
+        shelf = column("shelf", nullable=True, references=reference)
+        books = {"name": "books", "columns": [shelf]}
+        got = await desk.admin("POST", "", books)
+        assert got.said == (409, "CONFLICT")
+        assert "?hard=true" in got.body["error"]["message"]
+        assert (await desk.admin("GET", "/books")).said == (404, "COLLECTION_NOT_FOUND")
+        await desk.make("notes", column("t"))
+        got = await desk.admin("PATCH", "/notes", {"add_column": shelf})
+        assert got.said == (409, "CONFLICT")
+        assert (await desk.admin("GET", "/notes")).data["version"] == 1
+
+        await desk.admin("DELETE", "/shelves/rows?hard=true", {"where": {}})
+        assert (await desk.admin("POST", "", books)).status == 201
+        assert (await desk.admin("PATCH", "/notes", {"add_column": shelf})).status == 200
+        row = await desk.insert("shelves", code="A1")
+        await desk.insert("books", shelf="A1")
+        await desk.admin("DELETE", f"/shelves/rows/{row['id']}")
+        taken = await desk.admin("POST", "/shelves/rows", {"code": "A1"})
+        assert taken.said == CONFLICT
+        assert taken.details["columns"] == ["code"]
+        # free again with the last column that refers to it
+        assert (await desk.admin("DELETE", "/books?confirm=books")).status == 200
+        assert (await desk.admin("POST", "/shelves/rows", {"code": "A1"})).said == CONFLICT
+        drop = {"drop_column": "shelf"}
+        assert (await desk.admin("PATCH", "/notes?confirm=shelf", drop)).status == 200
+        assert (await desk.admin("POST", "/shelves/rows", {"code": "A1"})).status == 201
+        drop = {"drop_column": "code"}
+        assert (await desk.admin("PATCH", "/shelves?confirm=code", drop)).status == 200
+
+    at_desk(tmp_path, work)
+
+
+def test_a_collection_may_refer_to_a_column_of_its_own(tmp_path: Path) -> None:
+    """From the start and with a column that is added; both can go, in this order."""
+
+    async def work(desk: Desk) -> None:
+        unique = {"columns": ["code"], "unique": True}
+        reference = {"table": "nodes", "column": "code", "onDelete": "cascade"}
+        await desk.make(
+            "nodes", column("code"), column("up", references=reference), indexes=[unique]
+        )
+        await desk.insert("nodes", code="root")
+        await desk.insert("nodes", code="leaf", up="root")
+        assert (await desk.admin("POST", "/nodes/rows", {"up": "nowhere"})).said == CONFLICT
+        for name in ("up", "code"):
+            target = f"/nodes?confirm={name}"
+            assert (await desk.admin("PATCH", target, {"drop_column": name})).status == 200
+        assert (await desk.admin("DELETE", "/nodes?confirm=nodes")).status == 200
+
+    at_desk(tmp_path, work)
+
+
 def test_a_collection_that_is_referred_to_is_not_dropped(tmp_path: Path) -> None:
     """409 names the column; its own references to itself do not count."""
 

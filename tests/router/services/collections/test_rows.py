@@ -317,6 +317,27 @@ def test_a_unique_index_holds(tmp_path: Path) -> None:
     at_desk(tmp_path, work)
 
 
+def test_a_unique_index_does_not_count_deleted_rows(tmp_path: Path) -> None:
+    """A value is free again once its row is marked; among rows that are there it is unique."""
+
+    async def work(desk: Desk) -> None:
+        unique = {"columns": ["email"], "unique": True}
+        await desk.make("members", column("email"), indexes=[unique])
+        for _ in range(3):
+            row = await desk.insert("members", email="ann@example.com")
+            again = await desk.admin("POST", "/members/rows", {"email": "ann@example.com"})
+            assert again.said == (409, "ROW_CONFLICT")
+            assert (await desk.admin("DELETE", f"/members/rows/{row['id']}")).status == 200
+        assert len(await desk.all("members", include_deleted=True)) == 3
+        assert await desk.all("members") == []
+        # added later, too, over rows of which all but one are deleted
+        await desk.insert("members", email="bob@example.com")
+        added = {"add_index": {"name": "later", "columns": ["email"], "unique": True}}
+        assert (await desk.admin("PATCH", "/members", added)).status == 200
+
+    at_desk(tmp_path, work)
+
+
 def test_a_list_is_asked_in_two_ways(tmp_path: Path) -> None:
     """Options as `?query=` JSON or beside it, and as the body of a find (contract E.5, H-10)."""
 
@@ -360,12 +381,31 @@ def test_a_list_is_asked_in_two_ways(tmp_path: Path) -> None:
             ("GET", f"/posts/rows{asked(where={'z': 1})}", None, "INVALID_FILTER"),
             ("GET", f"/posts/rows/count{asked(limit=1)}", None, "INVALID_QUERY"),
             ("POST", "/posts/rows/find", {"where": {"n": "x"}}, "INVALID_FILTER"),
-            ("POST", "/posts/rows/find", {"search": "x"}, "INVALID_QUERY"),
             ("POST", "/posts/rows/find", {"order": "z"}, "INVALID_QUERY"),
             ("POST", "/posts/rows/find", [], "INVALID_INPUT"),
         ]
         for method, path, body, code in bad:
             assert (await desk.admin(method, path, body)).said == (400, code), path
+
+    at_desk(tmp_path, work)
+
+
+def test_search_is_not_emulated(tmp_path: Path) -> None:
+    """501 by name wherever rows are asked for, whatever the collection declares (E.0, E.5)."""
+
+    async def work(desk: Desk) -> None:
+        await desk.make("posts", column("n", "integer"), search="substring")
+        for method, path, body in (
+            ("POST", "/posts/rows/find", {"search": "x"}),
+            ("POST", "/posts/rows/find", {"where": {"n": 1}, "search": {"fuzzy": "x"}}),
+            ("GET", f"/posts/rows{asked(search='x')}", None),
+            ("GET", f"/posts/rows/count{asked(search='x')}", None),
+            ("POST", "/posts/rows/find-nearest", {"search": "x"}),
+        ):
+            got = await desk.admin(method, path, body)
+            assert got.said == (501, "NOT_EMULATED"), path
+            assert got.details["feature"] == "collections/search"
+        assert (await desk.admin("GET", "/posts")).data["search"] == "substring"
 
     at_desk(tmp_path, work)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.router.services.collections.desk import Desk, at_desk, column
 
+from amba_router.rows.columns import Collection
 from amba_router.services.collections.schema import RESERVED_NAMES, RESERVED_PREFIXES
+from amba_router.store import collection_rows
+from amba_router.store.collection_tables import CollectionTables, Reach, Rows
+from amba_router.store.scoped import Scoped
 from amba_runtime import limits
 
 
@@ -457,5 +462,99 @@ def test_schemas_have_their_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert got.said == (409, "CONFLICT")
         assert (await desk.admin("GET", "?limit=1&offset=1")).data[0]["name"] == "second"
         assert (await desk.admin("GET", "?limit=0")).said == (400, "INVALID_LIMIT")
+
+    at_desk(tmp_path, work)
+
+
+def _bound(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+    monkeypatch.setattr(limits, name, replace(getattr(limits, name), value=value))
+
+
+def test_a_large_collection_is_not_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Indexes and columns that go hold up every write: refused over a number of rows (ours)."""
+    _bound(monkeypatch, "COLLECTION_ALTER_ROWS", 3)
+
+    async def work(desk: Desk) -> None:
+        await desk.make("posts", column("a"), column("b"))
+        for at in range(3):
+            await desk.insert("posts", a=str(at))
+        index = {"add_index": {"columns": ["a"]}}
+        assert (await desk.admin("PATCH", "/posts", index)).status == 200
+        row = await desk.insert("posts", a="3")
+        await desk.admin("DELETE", f"/posts/rows/{row['id']}")  # deleted, it is still there
+        for change, place in (
+            ({"add_index": {"name": "x", "columns": ["b"]}}, "$.add_index"),
+            ({"drop_column": "b"}, "$.drop_column"),
+        ):
+            got = await desk.admin("PATCH", "/posts?confirm=b", change)
+            assert got.said == (409, "CONFLICT")
+            assert got.details == {"field": place, "rows_max": 3}
+        # a column that is added is null in all rows: none is read
+        added = {"add_column": column("c", nullable=True)}
+        assert (await desk.admin("PATCH", "/posts", added)).status == 200
+        await desk.admin("DELETE", f"/posts/rows/{row['id']}?hard=true")
+        got = await desk.admin("PATCH", "/posts?confirm=b", {"drop_column": "b"})
+        assert got.data["version"] == 4
+
+    at_desk(tmp_path, work)
+
+
+@pytest.mark.parametrize("on_delete", ["cascade", "restrict", "set null"])
+def test_a_large_collection_is_emptied_before_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_delete: str
+) -> None:
+    """A few rows a transaction, whatever refers to what within it; others keep theirs."""
+    _bound(monkeypatch, "COLLECTION_DROP_ROWS", 3)
+    _bound(monkeypatch, "COLLECTION_DROP_BATCH", 3)
+    gone: list[int] = []
+    real = collection_rows.empty_some
+
+    def seen(scoped: Scoped, collection: Collection, count: int) -> None:
+        rows = Rows(scoped, collection, CollectionTables())
+        before = rows.count(Reach(None, deleted=True))
+        real(scoped, collection, count)
+        gone.append(before - rows.count(Reach(None, deleted=True)))
+
+    monkeypatch.setattr(collection_rows, "empty_some", seen)
+
+    async def work(desk: Desk) -> None:
+        up = column("up", "uuid", references={"table": "nodes", "onDelete": on_delete})
+        await desk.make("nodes", column("n", "integer"), up)
+        await desk.make("others", column("n", "integer"))
+        first = last = await desk.insert("nodes", n=0)
+        for n in range(1, 11):
+            last = await desk.insert("nodes", n=n, up=last["id"])
+        await desk.admin("PATCH", f"/nodes/rows/{first['id']}", {"up": last["id"]})  # a circle
+        for n in range(5):
+            await desk.insert("others", n=n)
+        assert (await desk.admin("DELETE", "/nodes?confirm=nodes")).data["deleted"] is True
+        # eleven references are taken back, two indexes go, then rows until three are left
+        assert gone == [*[0] * 4, *[0] * 2, 3, 3, 3]
+        assert (await desk.admin("GET", "/nodes")).said == (404, "COLLECTION_NOT_FOUND")
+        assert len(await desk.all("others")) == 5
+
+    at_desk(tmp_path, work)
+
+
+def test_a_collection_that_grows_as_fast_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is not emptied for ever: 409, with what is left (house rule: every loop is bounded)."""
+    _bound(monkeypatch, "COLLECTION_DROP_ROWS", 1)
+    _bound(monkeypatch, "COLLECTION_DROP_BATCH", 1)
+    _bound(monkeypatch, "COLLECTION_DROP_TURNS", 4)  # two of them for indexes
+
+    async def work(desk: Desk) -> None:
+        unique = {"columns": ["n"], "unique": True}
+        await desk.make("posts", column("n", "integer"), indexes=[unique])
+        for n in range(4):
+            await desk.insert("posts", n=n)
+        assert (await desk.admin("DELETE", "/posts?confirm=posts")).said == (409, "CONFLICT")
+        assert len(await desk.all("posts")) == 2
+        assert (await desk.admin("POST", "/posts/rows", {"n": 3})).said == (409, "ROW_CONFLICT")
+        assert (await desk.admin("POST", "/posts/rows", {"n": 4})).status == 201
+        assert (await desk.admin("DELETE", "/posts?confirm=posts")).status == 200
 
     at_desk(tmp_path, work)

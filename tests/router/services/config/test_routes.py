@@ -371,6 +371,28 @@ def test_conditions_in_order(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_cache_tells_projects_apart(tmp_path: Path) -> None:
+    """What decides the answer is in `Vary`: a cache by it never gives one project's to another."""
+
+    async def work(world: World, project: Any) -> None:
+        other = await world.project("Other")
+        await world.post(base(project), {"key": "k", "value": "ours"})
+        await world.post(base(other), {"key": "k", "value": "theirs"})
+        kept: dict[tuple[str, ...], bytes] = {}
+        for whose in (project, other):
+            for user in ("", "ann"):
+                got = await fetch(world, whose, user=user)
+                sent = {
+                    "x-api-key": whose["api_keys"]["client"]["key"],
+                    "authorization": user and world.session(whose["id"], user),
+                }
+                names = [name.strip().lower() for name in got.headers["vary"].split(",")]
+                assert kept.setdefault(tuple(sent[name] for name in names), got.raw) == got.raw
+        assert len(kept) == 4
+
+    run(tmp_path, work)
+
+
 def test_entity_tags_and_caches(tmp_path: Path) -> None:
     """Both forms of the tag, Cache-Control, Vary, 304 without a body (E.8, J.10)."""
 
@@ -379,13 +401,13 @@ def test_entity_tags_and_caches(tmp_path: Path) -> None:
         await world.post(base(project), {"key": "k", "value": "v"})
         nobody = await fetch(world, project)
         assert nobody.headers["cache-control"] == "private, max-age=300"
-        assert nobody.headers["vary"] == "Authorization"
+        assert nobody.headers["vary"] == "Authorization, X-Api-Key"
         version = nobody.headers["etag"].strip('"')
         assert len(version) == 64
         assert int(version, 16) > 0
         ann = await fetch(world, project, user="ann")
         assert ann.headers["cache-control"] == "private, max-age=60"
-        assert ann.headers["vary"] == "Authorization"
+        assert ann.headers["vary"] == "Authorization, X-Api-Key"
         ids = "\n".join(await segments_of(world, project, "ann"))
         tag = f'"{version}:ann:{hashlib.sha256(ids.encode()).hexdigest()[:16]}"'
         assert ann.headers["etag"] == tag
@@ -550,7 +572,7 @@ def test_a_server_key_asks_for_a_user(tmp_path: Path) -> None:
         await world.post(base(project), {"key": "k", "value": "v", "conditions": conditions})
         got = await world.as_user("GET", "/client/config", project=project, user="ann")
         assert got.data == {"k": "vip"}
-        assert got.headers["vary"] == "Authorization, x-amba-as-user"
+        assert got.headers["vary"] == "Authorization, X-Api-Key, x-amba-as-user"
 
     run(tmp_path, work)
 

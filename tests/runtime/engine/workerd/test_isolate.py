@@ -30,7 +30,7 @@ from tests.runtime.engine.lab import (
 )
 
 from amba_runtime import limits
-from amba_runtime.engine.base import StartFailed, StartFault, Surroundings
+from amba_runtime.engine.base import QueueMessage, StartFailed, StartFault, Surroundings
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalError
@@ -214,8 +214,8 @@ def test_a_schedule_can_fail_and_forgo() -> None:
     on_workerd(body)
 
 
-def message(id_: str, body: Any) -> dict[str, Any]:
-    return {"id": id_, "timestampMs": 1_767_225_600_123, "attempts": 2, "body": body}
+def message(id_: str, body: Any) -> QueueMessage:
+    return QueueMessage(id_, 1_767_225_600_123, 2, json.dumps(body))
 
 
 def test_a_batch_reaches_its_handler() -> None:
@@ -640,7 +640,7 @@ def test_a_control_answer_that_is_none_is_an_internal_error(monkeypatch: Any) ->
         isolate = await lab.serving(FETCH)
         assert isinstance(isolate, WorkerdIsolate)
         with pytest.raises(InternalError, match="answered /queue with 500"):
-            await isolate.queue(queue="q", messages=[{"no": "message", "id": 1}])
+            await isolate.queue(queue="q", messages=[QueueMessage("1", 0, 1, "no JSON")])
 
     on_workerd(body)
 

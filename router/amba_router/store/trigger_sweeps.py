@@ -1,0 +1,212 @@
+"""Statements of the trigger layer over all projects at once: starts, sweeps, metrics.
+
+Nothing that a project asks for comes here: see `scoped`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
+
+from amba_router.store.queue_records import Depth
+from amba_router.store.schedule_rows import INTERRUPTED, Schedule, schedule
+from amba_router.store.trigger_schema import (
+    queue_bindings,
+    queue_jobs,
+    queue_keys,
+    schedule_slots,
+    schedules,
+)
+from amba_runtime import limits
+
+_J = queue_jobs.c
+_K = queue_keys.c
+_B = queue_bindings.c
+
+# --- queues ---
+
+
+def void_leases(c: Connection, owner: str, now_ms: int) -> int:
+    """Messages that another process had leased are due now; how many there were.
+
+    For the only process on a state directory, at its start: the others are dead.
+    """
+    return _void(c, now_ms, _J.owner.is_not(None), _J.owner != owner)
+
+
+def leave_leases(c: Connection, owner: str, now_ms: int) -> int:
+    """Messages that this process has leased are due now: it ends. How many there were."""
+    return _void(c, now_ms, _J.owner == owner)
+
+
+def _void(c: Connection, now_ms: int, *where: ColumnElement[bool]) -> int:
+    due_ms = case((_J.due_ms < now_ms, _J.due_ms), else_=now_ms)
+    statement = update(queue_jobs).where(_J.dead_ms.is_(None), *where)
+    return _ran(c, statement.values(owner=None, due_ms=due_ms))
+
+
+def live_queues(c: Connection) -> list[tuple[str, str, int]]:
+    """(project, queue, when its first message is due) of every queue that has live ones."""
+    query = (
+        select(_J.project_id, _J.queue, func.min(_J.due_ms))
+        .where(_J.dead_ms.is_(None))
+        .group_by(_J.project_id, _J.queue)
+    )
+    return [(row[0], row[1], row[2]) for row in c.execute(query)]
+
+
+def resumed_queues(c: Connection) -> list[tuple[str, str]]:
+    """(project, queue) of active queues that have messages put aside: a resume was cut off."""
+    active = and_(_B.project_id == _J.project_id, _B.queue == _J.queue, _B.status == "active")
+    query = (
+        select(_J.project_id, _J.queue)
+        .join(queue_bindings, active)
+        .where(_J.dead_ms.is_not(None), _J.reason == "paused")
+        .distinct()
+    )
+    return [(row[0], row[1]) for row in c.execute(query)]
+
+
+def drop_old(c: Connection, *, dead_before_ms: int, keys_before_ms: int, most: int) -> int:
+    """Without dead letters and idempotency keys of before that; at most so many of each.
+
+    Returns:
+        the larger of the two numbers: where it is `most`, there may be more.
+    """
+    old = select(_J.seq).where(_J.dead_ms.is_not(None), _J.dead_ms <= dead_before_ms).limit(most)
+    dead = _ran(c, delete(queue_jobs).where(_J.seq.in_(old)))
+    old_keys = select(_K.created_ms).where(_K.created_ms <= keys_before_ms)
+    last = c.scalar(old_keys.order_by(_K.created_ms).offset(most - 1).limit(1))
+    before_ms = keys_before_ms if last is None else last
+    keys = _ran(c, delete(queue_keys).where(_K.created_ms <= before_ms))
+    return max(dead, keys)
+
+
+def depths(c: Connection, now_ms: int, *, most: int) -> list[Depth]:
+    """The queues with the most messages, by state. Takes time with the number of messages."""
+    dead = _J.dead_ms.is_not(None)
+    waiting = _J.due_ms <= now_ms
+    leased = _J.owner.is_not(None)
+    state = case((dead, "dead"), (waiting, "waiting"), (leased, "leased"), else_="delayed")
+    columns = [
+        func.sum(case((state == name, 1), else_=0)).label(name)
+        for name in ("waiting", "delayed", "leased", "dead")
+    ]
+    oldest = func.min(case((state == "waiting", _J.due_ms))).label("oldest_ms")
+    query = (
+        select(_J.project_id, _J.queue, *columns, oldest)
+        .group_by(_J.project_id, _J.queue)
+        .order_by(func.count().desc())
+        .limit(most)
+    )
+    return [
+        Depth(
+            row.project_id,
+            row.queue,
+            waiting=row.waiting,
+            delayed=row.delayed,
+            leased=row.leased,
+            dead=row.dead,
+            oldest_ms=row.oldest_ms,
+        )
+        for row in c.execute(query)
+    ]
+
+
+def _ran(c: Connection, statement: Update | Delete | Any) -> int:
+    return int(c.execute(statement).rowcount)
+
+
+# --- schedules ---
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A slot that was under way when its owner ended. Attributes: again: it may fire once more."""
+
+    project_id: str
+    schedule_id: str
+    slot_ms: int
+    again: bool
+
+
+def schedule_stamp(c: Connection) -> tuple[int, int, int]:
+    """Something that is another one after every change of a schedule, of whatever project."""
+    table = schedules
+    row = c.execute(
+        select(
+            func.count(),
+            func.coalesce(func.max(table.c.seq), 0),
+            func.coalesce(func.sum(table.c.updated_ms), 0),
+        ).select_from(table)
+    ).one()
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def schedule_all(c: Connection) -> list[tuple[str, Schedule]]:
+    """Every schedule with its project's id, in order of making."""
+    rows = c.execute(select(schedules).order_by(schedules.c.seq))
+    return [(row.project_id, schedule(row)) for row in rows]
+
+
+def schedule_newest(c: Connection) -> dict[tuple[str, str], int]:
+    """(Project id, schedule id) -> the newest slot that has a row."""
+    table = schedule_slots
+    rows = c.execute(
+        select(table.c.project_id, table.c.schedule_id, func.max(table.c.slot_ms)).group_by(
+            table.c.project_id, table.c.schedule_id
+        )
+    )
+    return {(row[0], row[1]): int(row[2]) for row in rows}
+
+
+def schedule_interrupt(c: Connection, *, alone: bool, now_ms: int) -> list[Interrupted]:
+    """End the slots whose owners are no more.
+
+    Args:
+        alone: nobody else has this database: all that are under way are theirs. Otherwise those
+            that began so long ago that nobody can be at them.
+    """
+    table = schedule_slots
+    where: list[ColumnElement[bool]] = [table.c.ended_ms.is_(None)]
+    if not alone:
+        where.append(table.c.began_ms < now_ms - limits.SCHEDULE_STALE_MS.value)
+    rows = c.execute(
+        select(table, schedules.c.missed)
+        .join(
+            schedules,
+            and_(
+                schedules.c.project_id == table.c.project_id,
+                schedules.c.id == table.c.schedule_id,
+            ),
+        )
+        .where(*where)
+    ).all()
+    c.execute(
+        update(table)
+        .where(*where)
+        .values(ended_ms=now_ms, outcome=INTERRUPTED, error="the server ended while it ran")
+    )
+    return [
+        Interrupted(
+            row.project_id,
+            row.schedule_id,
+            row.slot_ms,
+            # one that had the word already was fired once more
+            again=row.outcome is None and row.missed == "run_once",
+        )
+        for row in rows
+    ]
