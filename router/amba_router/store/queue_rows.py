@@ -146,8 +146,10 @@ def depths(scoped: Scoped, now_ms: int) -> dict[str, Depth]:
     live = scoped.query(queue_jobs, _J.queue, func.count(), due, func.min(_J.due_ms))
     dead = scoped.query(queue_jobs, _J.queue, func.count()).where(_J.dead_ms.is_not(None))
     live = live.where(_J.dead_ms.is_(None)).group_by(_J.queue)
-    lives = {row[0]: (row[1], row[2], row[3]) for row in scoped.rows(live)}
-    deads = {row[0]: int(row[1]) for row in scoped.rows(dead.group_by(_J.queue))}
+    live_rows: Sequence[Any] = scoped.rows(live)
+    dead_rows: Sequence[Any] = scoped.rows(dead.group_by(_J.queue))
+    lives = {row[0]: (row[1], row[2], row[3]) for row in live_rows}
+    deads = {row[0]: int(row[1]) for row in dead_rows}
     held = trigger_sweeps.leased(scoped.connection, now_ms, scoped.project_id)
     found: dict[str, Depth] = {}
     for queue in {**lives, **deads}:
