@@ -105,10 +105,12 @@ class Triggers:
         from amba_router.store import queue_rows
 
         changed = await self._store.write(project_id, lambda s: queue_rows.declare(s, wanted))
+        for queue, _ in changed:  # first of all: they hold, whatever becomes of what is put aside
+            self.queues.wake(project_id, queue, changed=True)
         for queue, active in changed:
             if active:
                 await self.queues.resume(project_id, queue)
-            self.queues.wake(project_id, queue, changed=True)
+                self.queues.wake(project_id, queue)
 
     def stop(self) -> None:
         """Fire no schedule any more; what has begun goes on."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from amba_router.store import queue_rows
+from amba_router.store.queue_records import NewJob
 from amba_router.store.scoped import Scoped
 from amba_router.store.segment_rows import members_where
 from amba_router.store.service_schema import app_users
-from amba_router.store.trigger_schema import queue_jobs
 from amba_runtime import entropy
 
 
@@ -36,26 +37,8 @@ def add(
     Args:
         messages: (when it is due, JSON text) of each.
     """
-    jobs = queue_jobs.c
-    # each by its own index
-    live = scoped.count(queue_jobs, jobs.queue == queue, jobs.dead_ms.is_(None))
-    dead = scoped.count(queue_jobs, jobs.queue == queue, jobs.dead_ms.is_not(None))
-    if live + dead + len(messages) > most:
+    if queue_rows.count(scoped, queue) + len(messages) > most:
         return False
-    scoped.add(
-        queue_jobs,
-        [
-            {
-                "id": entropy.uuid4(),
-                "queue": queue,
-                "payload": text,
-                "created_ms": now_ms,
-                "due_ms": due_ms,
-                "attempts": 0,
-                "failures": 0,
-                "generation": 0,
-            }
-            for due_ms, text in messages
-        ],
-    )
+    jobs = [NewJob(entropy.uuid4(), text, now_ms, due_ms) for due_ms, text in messages]
+    queue_rows.add_jobs(scoped, queue, jobs)
     return True

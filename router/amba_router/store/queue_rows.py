@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, case, func, or_
 
+from amba_router.store import trigger_sweeps
 from amba_router.store.page_bytes import fitting, octets
 from amba_router.store.queue_records import (
     Binding,
@@ -141,25 +142,23 @@ def count(scoped: Scoped, queue: str) -> int:
 
 
 def depths(scoped: Scoped, now_ms: int) -> dict[str, Depth]:
-    """Messages by queue and state, of queues that have some. Takes time with their number."""
-    counted = [
-        func.coalesce(func.sum(case((is_in(state, now_ms), 1), else_=0)), 0).label(state)
-        for state in _STATES
-    ]
-    oldest = func.min(case((is_in("waiting", now_ms), _J.due_ms))).label("oldest_ms")
-    query = scoped.query(queue_jobs, _J.queue, *counted, oldest).group_by(_J.queue)
-    return {
-        row.queue: Depth(
-            scoped.project_id,
-            row.queue,
-            waiting=row.waiting,
-            delayed=row.delayed,
-            leased=row.leased,
-            dead=row.dead,
-            oldest_ms=row.oldest_ms,
+    """Messages by queue and state, of queues that have some. By index alone."""
+    due = func.sum(case((_J.due_ms <= now_ms, 1), else_=0))
+    live = scoped.query(queue_jobs, _J.queue, func.count(), due, func.min(_J.due_ms))
+    dead = scoped.query(queue_jobs, _J.queue, func.count()).where(_J.dead_ms.is_not(None))
+    live = live.where(_J.dead_ms.is_(None)).group_by(_J.queue)
+    live_rows: Sequence[Any] = scoped.rows(live)
+    dead_rows: Sequence[Any] = scoped.rows(dead.group_by(_J.queue))
+    lives = {row[0]: (row[1], row[2], row[3]) for row in live_rows}
+    deads = {row[0]: int(row[1]) for row in dead_rows}
+    held = trigger_sweeps.leased(scoped.connection, now_ms, scoped.project_id)
+    found: dict[str, Depth] = {}
+    for queue in {**lives, **deads}:
+        key = (scoped.project_id, queue)
+        found[queue] = trigger_sweeps.depth(
+            key, lives.get(queue), deads.get(queue, 0), held[key], now_ms
         )
-        for row in scoped.rows(query)
-    }
+    return found
 
 
 def jobs(
@@ -222,7 +221,6 @@ def purge(scoped: Scoped, queue: str, what: Literal["dead", "waiting"], now_ms: 
 
 
 _ALIVE: dict[str, Any] = {"dead_ms": None, "reason": None, "owner": None}
-_STATES: tuple[State, ...] = ("waiting", "delayed", "leased", "dead")
 
 
 def _few(scoped: Scoped, where: Sequence[ColumnElement[bool]], first: Any, **values: Any) -> int:

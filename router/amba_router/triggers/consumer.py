@@ -7,16 +7,17 @@ delivered again, never that it is lost. What is settled and the next lease are o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from amba_router.store import queue_leases
 from amba_router.store.project_store import ProjectStore
-from amba_router.store.queue_records import Binding, Lease, Message, Settlement, Taken
+from amba_router.store.queue_records import Binding, Lease, Message, Taken
 from amba_router.store.scoped import Scoped
 from amba_router.triggers.deliver import Deliverer, Delivery, NoFunction, NotNow
 from amba_router.triggers.ring import Key
@@ -29,6 +30,8 @@ from amba_runtime.outcome import Outcome
 from amba_runtime.slot import Slot
 
 logger = logging.getLogger("amba.queues")
+
+T = TypeVar("T")
 
 FAILED_ON_PURPOSE = "failed on purpose (fail-next)"
 
@@ -130,7 +133,7 @@ class Consumers:
                 taken, ended, slot = await self._deliver(queue, binding, taken)
             except _NothingDue as nothing:
                 return nothing.next_ms
-            taken = await self._settle(queue, taken, ended, slot)
+            taken = await self._settle_whole(queue, taken, ended, slot)
             if not taken.messages:
                 return taken.next_ms
 
@@ -217,7 +220,7 @@ class Consumers:
         def work(scoped: Scoped) -> None:
             queue_leases.give_back(scoped, self._owner, messages, begun=begun)
 
-        await self._store.write(queue.key[0], work)
+        await self._write(queue, work)
 
     async def _send(
         self, queue: Queue, delivery: Delivery, messages: tuple[Message, ...]
@@ -236,6 +239,18 @@ class Consumers:
 
     # settling
 
+    async def _settle_whole(
+        self, queue: Queue, taken: Taken, ended: _Ended, slot: Slot | None
+    ) -> Taken:
+        """`_settle`, of whoever is called off too: what was acknowledged is not to come again."""
+        settling = asyncio.ensure_future(self._settle(queue, taken, ended, slot))
+        try:
+            return await asyncio.shield(settling)
+        except asyncio.CancelledError:
+            await asyncio.wait({settling}, timeout=limits.QUEUE_SETTLE_S.value)
+            settling.cancel()
+            raise
+
     async def _settle(self, queue: Queue, taken: Taken, ended: _Ended, slot: Slot | None) -> Taken:
         """Write down what became of it, and lease the next batch where there may be one."""
         assert taken.binding is not None, "what is leased has one"
@@ -248,8 +263,18 @@ class Consumers:
             now_ms=now_ms,
             fraction=self._fraction,
         )
-        lease = self._lease(taken.binding.function, slot) if self._may_go_on(queue) else None
-        held, following = await self._write(queue, done, now_ms, lease)
+        function = taken.binding.function
+        lease: Lease | None = None
+
+        def work(scoped: Scoped) -> tuple[int, Taken]:
+            nonlocal lease  # of the try that succeeds: it is as long as the handler's time then
+            lease = self._lease(function, slot) if self._may_go_on(queue) else None
+            held = queue_leases.settle(scoped, self._owner, done, self._now_ms())
+            if lease is None:
+                return held, queue_leases.look(scoped, queue.key[1])
+            return held, queue_leases.take(scoped, queue.key[1], lease)
+
+        held, following = await self._write(queue, work)
         if held < done.count:
             self.counts.lost += done.count - held
             logger.warning(
@@ -259,18 +284,9 @@ class Consumers:
         self._looked(queue, following, lease)
         return following
 
-    async def _write(
-        self, queue: Queue, done: Settlement, now_ms: int, lease: Lease | None
-    ) -> tuple[int, Taken]:
+    async def _write(self, queue: Queue, work: Callable[[Scoped], T]) -> T:
         """Tried a few times: what a function has acknowledged is not to be delivered again."""
-        project_id, name = queue.key
-
-        def work(scoped: Scoped) -> tuple[int, Taken]:
-            held = queue_leases.settle(scoped, self._owner, done, now_ms)
-            if lease is None:
-                return held, queue_leases.look(scoped, name)
-            return held, queue_leases.take(scoped, name, lease)
-
+        project_id = queue.key[0]
         for _ in range(limits.QUEUE_SETTLE_TRIES.value - 1):
             try:
                 return await self._store.write(project_id, work)

@@ -77,7 +77,7 @@ class Queues:
             more=self._more,
             buried=buried,
         )
-        # those that rest come first, the one that rests longest at the very front
+        # in order of when somebody asked for them last; those that run are never forgotten
         self._queues: OrderedDict[Key, Queue] = OrderedDict()
         self._opening: asyncio.Task[None] | None = None
         self._opened = False
@@ -142,8 +142,7 @@ class Queues:
         now_ms = time_ms(self._clock)
         if self._alone:
             await database.write(lambda c: trigger_sweeps.void_leases(c, self._owner, now_ms))
-        for project_id, queue in await database.read(trigger_sweeps.resumed_queues):
-            await self.resume(project_id, queue)
+        resumed = await database.read(trigger_sweeps.resumed_queues)
         live = await database.read(trigger_sweeps.live_queues)
         if self._closing:
             return
@@ -152,7 +151,17 @@ class Queues:
             self.wake(project_id, queue, due_ms)
         for known in list(self._queues.values()):  # woken meanwhile
             self._want(known)
+        self._background.spawn(self._resume_all(resumed))
         self._background.spawn(self._sweeps(database))
+
+    async def _resume_all(self, resumed: Sequence[Key]) -> None:
+        """What a resume that was cut off left behind; nobody waits for it."""
+        for project_id, queue in resumed:
+            try:
+                await self.resume(project_id, queue)
+            except Exception:  # the others' come back all the same, this one's at its next resume
+                logger.exception("the queue %s of %s was not resumed", queue, project_id)
+            self.wake(project_id, queue)
 
     async def stop(self, *, grace_s: float) -> None:
         """No new deliveries; those under way may end, or are cut off. Idempotent."""
@@ -164,9 +173,11 @@ class Queues:
         if not self._idle.is_set() and grace_s > 0:
             late = asyncio.ensure_future(self._clock.sleep(grace_s))
             idle = asyncio.ensure_future(self._idle.wait())
-            await asyncio.wait({late, idle}, return_when=asyncio.FIRST_COMPLETED)
-            late.cancel()
-            idle.cancel()
+            try:
+                await asyncio.wait({late, idle}, return_when=asyncio.FIRST_COMPLETED)
+            finally:  # whoever waits may be called off
+                late.cancel()
+                idle.cancel()
         await self._deliveries.close()
         await self._background.close()
 
@@ -265,11 +276,12 @@ class Queues:
         found = self._queues.get(key)
         if found is None:
             found = self._queues[key] = Queue(key)
-            while len(self._queues) > limits.QUEUES_KNOWN.value:
-                oldest = next(iter(self._queues.values()))
-                if oldest.running:
-                    break
-                del self._queues[oldest.key]
+            if len(self._queues) > limits.QUEUES_KNOWN.value:
+                # those that run are few: `limits.QUEUE_DELIVERIES`
+                resting = (q for q in self._queues.values() if not q.running and q is not found)
+                oldest = next(resting, None)
+                if oldest is not None:
+                    del self._queues[oldest.key]
         self._queues.move_to_end(key)
         return found
 

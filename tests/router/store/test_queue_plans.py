@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, event
 
-from amba_router.store import queue_leases, queue_rows
+from amba_router.store import queue_leases, queue_rows, trigger_sweeps
 from amba_router.store.queue_records import Again, Dead, Lease, Message, NewJob, Settlement
 from amba_router.store.schema import metadata
 from amba_router.store.scoped import Scoped
@@ -93,3 +93,19 @@ def test_changes_of_many_and_pages_look_at_their_queue(plans: Plans) -> None:
     for work in works:
         assert set(map(found_by, plans.of(work))) == {"queue", "seq"}
     assert queue_rows.count(plans.scoped, "q") == 0
+
+
+def test_depths_are_counted_by_index(plans: Plans) -> None:
+    """Live, dead and leased ones each by their own; metrics ask every few seconds."""
+    plans.take()
+    for work in (
+        lambda s: queue_rows.depths(s, NOW_MS),
+        lambda s: trigger_sweeps.depths(s.connection, NOW_MS, most=5),
+    ):
+        looks = plans.of(work)
+        names = [plan.split("INDEX ")[1].split(" ")[0] for plan in looks]
+        assert names == ["queue_jobs_due", "queue_jobs_dead", "queue_jobs_owner"]
+    one = queue_rows.depths(plans.scoped, NOW_MS)["q"]
+    assert (one.waiting, one.leased, one.delayed, one.dead) == (10, 10, 0, 0)
+    assert one.oldest_ms == NOW_MS
+    assert trigger_sweeps.depths(plans.scoped.connection, NOW_MS, most=5) == [one]

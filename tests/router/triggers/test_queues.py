@@ -89,6 +89,7 @@ def test_a_handler_that_throws_is_tried_four_times(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_a_day_of_retries_takes_no_time(tmp_path: Path) -> None:
     """Every wait goes through the clock: fifty retries over more than a day (issue 6, 4)."""
 
@@ -433,6 +434,7 @@ def test_messages_outlive_their_binding(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_what_nobody_takes_expires(tmp_path: Path) -> None:
     """After 14 days of waiting: a dead letter with its reason."""
 
@@ -548,6 +550,7 @@ def test_a_place_that_is_lost_after_the_lease_gives_it_back(tmp_path: Path) -> N
     run(tmp_path, work)
 
 
+@pytest.mark.slow
 def test_one_projects_backlog_leaves_places_to_others(tmp_path: Path) -> None:
     """A hundred queues of one project, and one message of another's: it does not wait (J10)."""
 
@@ -789,6 +792,8 @@ def test_a_resume_that_was_cut_off_is_finished(tmp_path: Path) -> None:
         await lab.queues.rest()
         await lab.hold()
         await lab.restart()
+        while await lab.jobs():  # in the background
+            await lab.barrier()
         await lab.queues.rest()
         assert sorted(map(str, lab.bodies())) == ["1", "2"]
 
@@ -1122,5 +1127,92 @@ def test_depths_are_told(tmp_path: Path) -> None:
             time_ms(lab.clock) - 5_000,
         )
         assert (second.dead, second.delayed, second.waiting, second.oldest_ms) == (1, 1, 0, None)
+
+    run(tmp_path, work)
+
+
+def test_a_close_writes_down_what_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while that is being written: an orderly end brings nothing acknowledged back."""
+
+    async def work(lab: Lab) -> None:
+        settling, goes_on = asyncio.Event(), asyncio.Event()
+        write = lab.store.write
+
+        async def slow(project_id: str, job: Any) -> Any:
+            if lab.engine.seen and not settling.is_set():
+                settling.set()
+                await goes_on.wait()
+            return await write(project_id, job)
+
+        lab.function()
+        await lab.bind()
+        monkeypatch.setattr(lab.store, "write", slow)
+        await lab.send("a")
+        await settling.wait()
+        closing = asyncio.create_task(lab.queues.close(grace_s=0))
+        await lab.clock.advance(0)
+        goes_on.set()
+        await closing
+        assert await lab.jobs() == []
+
+    run(tmp_path, work)
+
+
+def test_a_lease_is_reckoned_when_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries to settle took their time: the next message has its whole lease all the same."""
+
+    async def work(lab: Lab) -> None:
+        settle, take = queue_leases.settle, queue_leases.take
+        fails, taken = 3, list[tuple[int, int]]()
+
+        def full(*args: Any) -> int:
+            nonlocal fails
+            if fails:
+                fails -= 1
+                raise UserError(UserCode.DISK_FULL, "no space is left")
+            return settle(*args)
+
+        def seen(scoped: Any, queue: str, lease: Lease) -> Any:
+            taken.append((lease.now_ms, time_ms(lab.clock)))
+            return take(scoped, queue, lease)
+
+        await lab.hold("a", "b", consumers=1)
+        monkeypatch.setattr(queue_leases, "settle", full)
+        monkeypatch.setattr(queue_leases, "take", seen)
+        lab.function()
+        await lab.service.bind(lab.p, "orders", "worker", "active", ONE)
+        while await lab.jobs():
+            await lab.clock.advance(limits.QUEUE_TROUBLE_S.value)
+        await lab.queues.rest()
+        assert len(taken) > 1
+        assert all(now_ms - lease_ms < 15_000 for lease_ms, now_ms in taken)  # three tries
+
+    run(tmp_path, work)
+
+
+def test_queues_that_rest_are_forgotten_while_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is at a long delivery: what is known of the others has its bound."""
+    monkeypatch.setattr(limits, "QUEUES_KNOWN", Limit(3, "queues", "", ""))
+
+    async def work(lab: Lab) -> None:
+        begun = asyncio.Event()
+
+        async def hangs(_batch: Batch) -> Event:
+            begun.set()
+            return await never()
+
+        lab.function(handler=hangs)
+        await lab.bind()
+        await lab.send("a")
+        await begun.wait()
+        for n in range(20):
+            lab.queues.wake(lab.p, f"q{n}", time_ms(lab.clock) + 60_000)
+        assert len(lab.queues._queues) == 3  # pyright: ignore[reportPrivateUsage]
 
     run(tmp_path, work)

@@ -185,7 +185,8 @@ class QueueService:
         moved = await self._in_steps(
             project_id, lambda s: queue_rows.redeliver(s, queue, now_ms, ids=ids)
         )
-        self._pump.wake(project_id, queue)
+        if moved:
+            self._pump.wake(project_id, queue)
         return moved
 
     async def purge(self, project_id: str, queue: str, what: Purged) -> int:
