@@ -512,9 +512,9 @@ def test_whose_runs_a_start_takes_for_dead(
         left = [one for one in await stage.state.database.write(work) if one.again]
         assert len(left) == expected // 2
         for one in left:
-            claim = partial(schedule_rows.claim_again, id_=one.schedule_id, slot_ms=T0)
+            once_more = partial(schedule_rows.claim_again, id_=one.schedule_id, slot_ms=T0)
             for owner, ours in (("a", True), ("b", False)):
-                at_once = partial(claim, owner=owner, now_ms=T0)
+                at_once = partial(once_more, owner=owner, now_ms=T0)
                 assert await stage.store.write(id_, at_once) is ours
             assert not any(one.again for one in await stage.state.database.write(work))
 
