@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any, Protocol
 
 from amba_router.api.faults import Refused
+from amba_router.control.timetable import Line as Line
 from amba_router.journal import Invocation
 from amba_router.routes import Project
 from amba_router.store.queue_records import Binding, Settings
@@ -28,10 +29,6 @@ from amba_runtime.slot import Slot
 Row = dict[str, Any]
 
 _DEPTH_CHANGES = frozenset({"POST", "PUT", "DELETE"})
-
-
-Line = tuple[str, str, str]
-"""Of a schedule: cron expression, time zone, `skip` or `run_once`."""
 
 
 class Declares(Protocol):

@@ -21,6 +21,8 @@ SKIPPED = "skipped"
 INTERRUPTED = "interrupted"
 """Outcomes of slots besides those of invocations. On a row that has not ended the second one says
 that the slot is fired once more."""
+NOBODY = ""
+"""Owner of a slot that is to be fired once more, which nobody has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def claim(scope: Scoped, id_: str, slot_ms: int, *, owner: str, now_ms: int) -> 
         return Claim.GONE
     table, kept = schedule_slots, limits.SCHEDULE_SLOTS.value
     of_it = table.c.schedule_id == id_
-    columns = (table.c.slot_ms, table.c.began_ms, table.c.ended_ms)
+    columns = (table.c.slot_ms, table.c.began_ms, table.c.ended_ms, table.c.owner)
     rows = scope.rows(scope.query(table, *columns).where(of_it).order_by(table.c.slot_ms.desc()))
     past = [row.slot_ms for row in rows if row.slot_ms <= max(now_ms, slot_ms)]
     if len(past) >= kept:
@@ -184,7 +186,10 @@ def claim(scope: Scoped, id_: str, slot_ms: int, *, owner: str, now_ms: int) -> 
         scope.drop(table, of_it, table.c.slot_ms > ahead_ms)
     stale = limits.SCHEDULE_STALE_MS.value
     if any(
-        row.ended_ms is None and row.slot_ms != slot_ms and abs(row.began_ms - now_ms) < stale
+        row.ended_ms is None
+        and row.owner != NOBODY
+        and row.slot_ms != slot_ms
+        and abs(row.began_ms - now_ms) < stale
         for row in rows
     ):
         added = skip(scope, id_, slot_ms, owner=owner, now_ms=now_ms)
@@ -214,10 +219,10 @@ def claim_again(scope: Scoped, id_: str, slot_ms: int, *, owner: str, now_ms: in
         schedule_slots.c.schedule_id == id_,
         schedule_slots.c.slot_ms == slot_ms,
         schedule_slots.c.outcome == INTERRUPTED,
-        schedule_slots.c.ended_ms.is_not(None),
+        schedule_slots.c.ended_ms.is_(None),
+        schedule_slots.c.owner == NOBODY,
         owner=owner,
         began_ms=now_ms,
-        ended_ms=None,
     )
     return changed == 1
 

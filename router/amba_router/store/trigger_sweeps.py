@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from amba_router.store.queue_records import Depth
-from amba_router.store.schedule_rows import INTERRUPTED, Schedule, schedule
+from amba_router.store.schedule_rows import INTERRUPTED, NOBODY, Schedule, schedule
 from amba_router.store.trigger_schema import (
     queue_bindings,
     queue_jobs,
@@ -207,18 +207,29 @@ def schedule_interrupt(c: Connection, *, alone: bool, now_ms: int) -> list[Inter
         )
         .where(*where)
     ).all()
-    c.execute(
-        update(table)
-        .where(*where)
-        .values(ended_ms=now_ms, outcome=INTERRUPTED, error="the server ended while it ran")
-    )
-    return [
+    found = [
         Interrupted(
             row.project_id,
             row.schedule_id,
             row.slot_ms,
-            # one that had the word already was fired once more
-            again=row.outcome is None and row.missed == "run_once",
+            # one that has the word and an owner was fired once more
+            again=row.missed == "run_once" and (row.outcome is None or row.owner == NOBODY),
         )
         for row in rows
     ]
+    said = {"outcome": INTERRUPTED, "error": "the server ended while it ran"}
+    # those wait for `claim_again`, over any number of crashes; they end as those of others do
+    for one in found:
+        if one.again:
+            its = (
+                table.c.project_id == one.project_id,
+                table.c.schedule_id == one.schedule_id,
+                table.c.slot_ms == one.slot_ms,
+            )
+            c.execute(update(table).where(*its).values(owner=NOBODY, **said))
+    waits = and_(
+        table.c.owner == NOBODY,
+        table.c.schedule_id.in_(select(schedules.c.id).where(schedules.c.missed == "run_once")),
+    )
+    c.execute(update(table).where(*where, ~waits).values(ended_ms=now_ms, **said))
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from amba_router.api import faults
+from amba_router.control.timetable import Line as Line
 from amba_router.store.project_store import ProjectStore
 from amba_router.triggers.schedules import Schedules
 from amba_runtime import entropy
@@ -18,9 +19,6 @@ from amba_runtime.clock import Clock, time_ms
 if TYPE_CHECKING:
     from amba_router.store.schedule_rows import Schedule
     from amba_router.store.scoped import Scoped
-
-Line = tuple[str, str, str]
-"""Cron expression, time zone, `skip` or `run_once`; checked."""
 
 
 class Declarations:

@@ -6,10 +6,10 @@ to do, others find a place (as `turnstile`, reliability.md T20).
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from amba_router.triggers.ring import Key, Ring
 from amba_runtime.background import Background
 
 Item = TypeVar("Item")
@@ -24,28 +24,31 @@ class Turns(Generic[Item]):
     def __init__(
         self, at_once: int, work: Callable[[str, Item], Coroutine[Any, Any, None]]
     ) -> None:
-        self._free = at_once
         self._work = work
-        self._waiting: OrderedDict[str, deque[Item]] = OrderedDict()
-        self._holds: Counter[str] = Counter()
+        self._ring = Ring(at_once)
+        self._waiting: dict[Key, Item] = {}
+        self._added = 0
         self._background = Background()
         self._closed = False  # set by `stop`, for good
 
     @property
     def busy(self) -> int:
         """How many are under way."""
-        return self._holds.total()
+        return self._ring.busy
 
     @property
     def waiting(self) -> int:
         """How many have not begun."""
-        return sum(len(items) for items in self._waiting.values())
+        return len(self._waiting)
 
     def add(self, project_id: str, item: Item) -> None:
         """In this project's turn; nothing after `stop`."""
         if self._closed:
             return
-        self._waiting.setdefault(project_id, deque()).append(item)
+        self._added += 1
+        key = (project_id, str(self._added))
+        self._waiting[key] = item
+        self._ring.want(key)
         self._pump()
 
     def stop(self) -> None:
@@ -59,29 +62,12 @@ class Turns(Generic[Item]):
         await self._background.close()
 
     def _pump(self) -> None:
-        begun = True
-        while begun:
-            begun = False
-            for project_id in list(self._waiting):
-                if self._holds[project_id] >= self._free:
-                    continue
-                items = self._waiting[project_id]
-                item = items.popleft()
-                if items:
-                    self._waiting.move_to_end(project_id)
-                else:
-                    del self._waiting[project_id]
-                self._free -= 1
-                self._holds[project_id] += 1
-                self._background.spawn(self._run(project_id, item))
-                begun = True
+        while not self._closed and (key := self._ring.next()) is not None:
+            self._background.spawn(self._run(key, self._waiting.pop(key)))
 
-    async def _run(self, project_id: str, item: Item) -> None:
+    async def _run(self, key: Key, item: Item) -> None:
         try:
-            await self._work(project_id, item)
+            await self._work(key[0], item)
         finally:
-            self._free += 1
-            self._holds[project_id] -= 1
-            if not self._holds[project_id]:
-                del self._holds[project_id]
+            self._ring.done(key)
             self._pump()

@@ -30,6 +30,10 @@ logger = logging.getLogger("amba.schedules")
 T = TypeVar("T")
 
 
+class Unclaimed(Exception):
+    """The store failed for as long as it is tried: nobody knows whose the slot is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Firing:
     """A slot that is due. Attributes: again: it was interrupted, and fires once more."""
@@ -70,7 +74,7 @@ class Firings:
         self._owner = owner
 
     async def fire(self, firing: Firing) -> bool:
-        """Until it has ended; False when its schedule is gone."""
+        """Until it has ended; False when its schedule is gone. Raises Unclaimed; nothing began."""
         from amba_router.store.schedule_rows import Claim
 
         entry = firing.entry
@@ -122,7 +126,10 @@ class Firings:
                 return Claim.OURS if ours else Claim.TAKEN
             return schedule_rows.claim(scope, id_, slot_ms, owner=owner, now_ms=now_ms)
 
-        return await self._write(entry.project_id, work)
+        try:
+            return await self._write(entry.project_id, work)
+        except AmbaRunError as error:
+            raise Unclaimed(str(error)) from error
 
     async def _deliver(self, firing: Firing) -> Ending:
         wait_s = limits.SCHEDULE_RETRY_S.value

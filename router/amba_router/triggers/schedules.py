@@ -19,18 +19,21 @@ from amba_router.store.project_store import ProjectStore
 from amba_router.triggers.cron import Cron, parse
 from amba_router.triggers.deliver import Delivered, Deliverer, NoFunction, NotNow
 from amba_router.triggers.fair import Turns
-from amba_router.triggers.firing import Firing, Firings, deliver
+from amba_router.triggers.firing import Firing, Firings, Unclaimed, deliver
 from amba_router.triggers.functions import check
 from amba_router.triggers.timetable import Entry, Timetable
 from amba_runtime import entropy, limits
 from amba_runtime.background import Background
-from amba_runtime.clock import Clock, time_ms
+from amba_runtime.clock import DAY_MS, Clock, time_ms
 from amba_runtime.errors import AmbaRunError
 
 if TYPE_CHECKING:
     from amba_router.store.schedule_rows import Schedule
 
 logger = logging.getLogger("amba.schedules")
+
+PUT_BACK = DAY_MS // round(limits.SCHEDULE_LOOK_S.value * 1000)
+"""Times in a row that a slot which the store did not let claim is put back: for about a day."""
 
 ANY_CRON = "* * * * *"
 """What a function is told that is fired by hand and has no schedule."""
@@ -111,15 +114,6 @@ class Schedules:
         """Firings that have begun and not ended."""
         return self._turns.busy
 
-    def upcoming(self, project_id: str, count: int) -> list[tuple[int, str, str]]:
-        """(Unix ms, function, cron) of what a project has due next, for who watches."""
-        due = [
-            (entry.due_ms, entry.schedule.function, entry.cron.text)
-            for entry in self._table
-            if entry.project_id == project_id and entry.due_ms is not None
-        ]
-        return sorted(due)[:count]
-
     # changes, told by whoever has written them
 
     def read(self, cron: str, timezone: str) -> Cron:
@@ -194,6 +188,7 @@ class Schedules:
                     self._due(due, now_ms)
                 except Exception:  # one that cannot be reckoned keeps no other from its time
                     logger.exception("schedule.lost id=%s", due.schedule.id)
+                    self._background.spawn(self._look_again(due))
             await self._wait(self._table.next_ms())
 
     def _due(self, entry: Entry, now_ms: int) -> None:
@@ -220,11 +215,51 @@ class Schedules:
         self._turns.add(entry.project_id, firing)
 
     async def _fire(self, project_id: str, firing: Firing) -> None:
+        entry = firing.entry
+        again = False
         try:
             if not await self.firings.fire(firing):
-                self._table.drop(project_id, firing.entry.schedule.id)
+                self._table.drop(project_id, entry.schedule.id)
+            entry.failures = 0
+        except Unclaimed as error:
+            again = self._put_back(firing)
+            logger.warning(
+                "schedule.unclaimed project=%s id=%s slot_ms=%d again=%s error=%s",
+                *(project_id, entry.schedule.id, firing.slot_ms, again, error),
+            )
         finally:
-            firing.entry.busy = False
+            entry.busy = again and firing.again
+
+    def _put_back(self, firing: Firing) -> bool:
+        """A slot that could not be claimed is due still; False where it is not tried again.
+
+        No loop without a pause: what fails has been tried for SCHEDULE_RETRY_S, and longer.
+        """
+        entry = firing.entry
+        entry.failures += 1
+        there = self._table.get(*entry.key) is entry
+        if not there or self._closed or entry.failures > PUT_BACK:
+            return False
+        if firing.again:  # it is in no heap
+            self._turns.add(entry.project_id, firing)
+            return True
+        late_ms = self._now_ms() - firing.slot_ms
+        if entry.schedule.missed == "skip" and late_ms > limits.SCHEDULE_LATE_MS.value:
+            return False
+        self._table.set_due(entry, firing.slot_ms)
+        self._woken.set()
+        return True
+
+    async def _look_again(self, entry: Entry) -> None:
+        """One that came due and could not be reckoned is due still, at the next look."""
+        due_ms = entry.due_ms
+        entry.failures += 1
+        if due_ms is None or entry.failures > PUT_BACK:
+            return
+        await self._clock.sleep(limits.SCHEDULE_LOOK_S.value)
+        if self._table.get(*entry.key) is entry and entry.due_ms == due_ms:
+            self._table.set_due(entry, due_ms)
+            self._woken.set()
 
     async def _wait(self, due_ms: int | None) -> None:
         """Until then, or until something changes."""

@@ -21,11 +21,13 @@ Key = tuple[str, str]
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One schedule. Changed by `Timetable`, but for `busy`, which is its firing's.
+    """One schedule. Changed by `Timetable`, but for `busy` and `failures`.
 
     Attributes:
         due_ms: None where it never comes due.
         busy: a firing of it waits or is under way.
+        failures: times in a row that it came due and could not be reckoned or claimed; its
+            ticker's.
     """
 
     project_id: str
@@ -33,6 +35,7 @@ class Entry:
     cron: Cron
     due_ms: int | None = None
     busy: bool = False
+    failures: int = 0
 
     @property
     def key(self) -> Key:

@@ -1,7 +1,8 @@
-"""One of two trigger layers on one database, without the node's lock; its clock runs fast.
+"""One of two trigger layers on one database, without the node's lock; its clock waits for it.
 
-Usage: slots_child.py STATE PROJECT FUNCTIONS BEGIN SPEED SECONDS. Prints a line for each event
-that a handler was called with: its function, its expression and its slot.
+Usage: slots_child.py STATE PROJECT FUNCTIONS BEGIN. Each line on its standard input is a minute
+that passes; a line `done` says that all that was due in it has ended. At its end there is printed
+a line for each event that a handler was called with: its function, its expression and its slot.
 """
 
 from __future__ import annotations
@@ -15,27 +16,8 @@ from tests.router.triggers.schedule_lab import FINE, Stage
 
 from amba_router.store.database import Database
 from amba_router.store.state import DATABASE
+from amba_runtime.clock import ManualClock
 from amba_runtime.outcome import Event, Outcome, Tell
-
-
-class FastClock:
-    """Time that began at `begin_s` of the machine's, and goes `speed` times as fast since."""
-
-    def __init__(self, begin_s: float, speed: float) -> None:
-        self._begin_s = begin_s
-        self._speed = speed
-
-    def time_s(self) -> float:
-        """As a wall clock of whoever began at the same time."""
-        return self._begin_s + (time.time() - self._begin_s) * self._speed
-
-    def monotonic_s(self) -> float:
-        """The same: the machine's clock does not jump for so long as this takes."""
-        return self.time_s()
-
-    async def sleep(self, seconds: float) -> None:
-        """So much less of real time."""
-        await asyncio.sleep(max(0.0, seconds) / self._speed)
 
 
 class Unlocked:
@@ -50,10 +32,27 @@ class Unlocked:
         return self
 
 
-async def main(path: Path, project: str, functions: int, *numbers: float) -> None:
-    """Serve for so many of its own seconds. Args: numbers: as in the usage."""
-    begin_s, speed, run_s = numbers
-    clock = FastClock(begin_s, speed)
+PATIENCE_S = 2.0
+"""Of the machine's time, after which a second of the clock passes for what waits for it."""
+MOST_S = 30
+"""Seconds that pass so in a minute: half of what makes a slot late."""
+
+
+async def _settle(stage: Stage, clock: ManualClock) -> int:
+    """Until nothing is due; how many seconds passed for a store that was tried again."""
+    passed = 0
+    since = time.monotonic()
+    while not stage.ticker.idle:
+        await asyncio.sleep(0.002)
+        if time.monotonic() - since > PATIENCE_S and passed < MOST_S:
+            await clock.advance(1)
+            passed, since = passed + 1, time.monotonic()
+    return passed
+
+
+async def main(path: Path, project: str, functions: int, begin_s: float) -> None:
+    """Serve for as many minutes as it is told. Args: begin_s: what its clock says at first."""
+    clock = ManualClock(begin_s)
     states = Unlocked(path)
     stage = Stage(states, clock, alone=False)
     stage.serve(project, "shop")
@@ -69,14 +68,16 @@ async def main(path: Path, project: str, functions: int, *numbers: float) -> Non
     stage.ticker.open()
     await stage.until(lambda: stage.ticker.loaded)
     print("loaded", flush=True)
-    await clock.sleep(begin_s + run_s - clock.time_s())
-    stage.ticker.stop()
-    await stage.until(lambda: stage.ticker.idle)
+    passed = 0
+    while await asyncio.to_thread(sys.stdin.readline):
+        await clock.advance(60 - passed)
+        passed = await _settle(stage, clock)
+        print("done", flush=True)
     print("\n".join([*said, f"skipped {stage.ticker.firings.skipped}"]), flush=True)
     await stage.close()
     states.database.close()
 
 
 if __name__ == "__main__":
-    where, of, many, *numbers = sys.argv[1:]
-    asyncio.run(main(Path(where), of, int(many), *map(float, numbers)))
+    where, of, many, begin = sys.argv[1:]
+    asyncio.run(main(Path(where), of, int(many), float(begin)))
