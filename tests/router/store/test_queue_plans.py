@@ -98,10 +98,11 @@ def test_changes_of_many_and_pages_look_at_their_queue(plans: Plans) -> None:
 def test_depths_are_counted_by_index(plans: Plans) -> None:
     """Live, dead and leased ones each by their own; metrics ask every few seconds."""
     plans.take()
-    for work in (
+    works: tuple[Callable[[Scoped], object], ...] = (
         lambda s: queue_rows.depths(s, NOW_MS),
         lambda s: trigger_sweeps.depths(s.connection, NOW_MS, most=5),
-    ):
+    )
+    for work in works:
         looks = plans.of(work)
         names = [plan.split("INDEX ")[1].split(" ")[0] for plan in looks]
         assert names == ["queue_jobs_due", "queue_jobs_dead", "queue_jobs_owner"]

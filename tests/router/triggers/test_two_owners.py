@@ -20,7 +20,7 @@ from amba_router.store.schedule_rows import Wanted
 from amba_runtime.clock import SystemClock
 
 ROOT = Path(__file__).parents[3]
-CHILD = Path(__file__).with_name("slots_child.py")
+CHILD = "tests.router.triggers.slots_child"
 FUNCTIONS = 500
 SCHEDULES = 10
 """Of each function: one for each last digit of a minute, so that 500 are due in each minute."""
@@ -76,7 +76,7 @@ def test_ten_thousand_slots_are_fired_once(tmp_path: Path) -> None:
     id_ = asyncio.run(_furnish(tmp_path, begin_ms))
     children = [
         subprocess.Popen(
-            [sys.executable, str(CHILD), str(tmp_path), id_, str(FUNCTIONS), repr(begin_ms / 1000)],
+            [sys.executable, "-m", CHILD, str(tmp_path), id_, str(FUNCTIONS), str(begin_ms / 1000)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
