@@ -107,7 +107,14 @@ class Journal:
             )
 
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
-        """Lines written after the answer."""
+        """Lines that came on no answer; those of one that has none yet are told with it."""
+        under_way = slot.invocations.get(request_id)
+        if under_way is not None and not under_way.begun:
+            if under_way.heard is None:
+                under_way.heard = tell
+            else:
+                under_way.heard.extend(tell)
+            return
         waiting = self._waiting.get(request_id)
         if waiting is not None:
             waiting.tell = waiting.tell or Tell()

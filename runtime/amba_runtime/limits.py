@@ -57,6 +57,7 @@ HEAP_YOUNG = Limit(2, "MiB", "of each half of the heap of young objects", "measu
 STDERR_LINES = Limit(200, "lines", "of an engine's own stderr kept for a reason of death", "ours")
 CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "ours")
 LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")
+LOG_TOLD_BYTES = Limit(4 * MIB, "bytes", "of such batches, kept of one invocation", "ours")
 WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "production; workerd's own")
 WEBSOCKET_OPEN_S = Deadline(60.0, "a guest answers a WebSocket request", "reliability.md 2.3")
 REFUSAL_BYTES = Limit(

@@ -114,12 +114,14 @@ class GuestException:
 class Tell:
     """Console lines and exceptions of one invocation, bounded by the shim and again here.
 
-    `threw` says that there is no answer of the guest's: its handler ended in an exception.
+    `threw` says that there is no answer of the guest's: its handler ended in an exception;
+    `size` is that of the texts that it was read from, in bytes or characters.
     """
 
     logs: list[LogLine] = field(default_factory=lambda: list[LogLine]())
     exceptions: list[GuestException] = field(default_factory=lambda: list[GuestException]())
     threw: bool = False
+    size: int = field(default=0, compare=False)
 
     @classmethod
     def parse(cls, text: str | bytes) -> Tell:
@@ -130,7 +132,7 @@ class Tell:
         The guest shares the shim's realm and may have written anything:
         what does not fit is dropped, nothing raises.
         """
-        tell = cls()
+        tell = cls(size=len(text))
         try:
             data: Any = json.loads(text, parse_float=_finite, parse_constant=_no_number)
         except (ValueError, RecursionError):
@@ -157,7 +159,11 @@ class Tell:
         return tell
 
     def extend(self, other: Tell) -> None:
-        """Add what came later."""
+        """Add what came later, within `limits.LOG_TOLD_BYTES`."""
+        if self.size + other.size > limits.LOG_TOLD_BYTES.value:
+            return
+        self.size += other.size
+        self.threw = self.threw or other.threw
         room = limits.LOG_LINES.value - len(self.logs)
         self.logs.extend(other.logs[: max(0, room)])
         room = limits.LOG_EXCEPTIONS.value - len(self.exceptions)

@@ -37,6 +37,15 @@ const doings = {
     f();
   }),
   "/later": (ctx) => ctx.waitUntil((async () => { await scheduler.wait(200); for (;;) {} })()),
+  "/hang": () => {
+    console.log("before I wait");
+    return new Promise(() => setTimeout(() => console.log("while I wait"), 300));
+  },
+  "/slow": async () => {
+    console.log("before");
+    await scheduler.wait(250);
+    console.log("after");
+  },
   "/grow": async () => {
     for (const kept = [];; kept.push(new Uint8Array(1 << 22).fill(1))) await scheduler.wait(0);
   },
@@ -202,6 +211,20 @@ def test_what_stands_still_is_replaced(tmp_path: Path) -> None:
         assert (await stage.ask("/f/")).status == 200
         stage.node.journal.flush()
         assert [i.outcome for i in stage.told] == [Outcome.LOAD_SHED, Outcome.OK]
+
+    on_stage(tmp_path, test)
+
+
+def test_what_was_said_before_a_deadline_is_told(tmp_path: Path) -> None:
+    """A handler that never answers has no answer to send its lines on: they come beforehand."""
+
+    async def test(stage: Stage) -> None:
+        await stage.deploy("f", first_byte_ms=900)
+        assert (await stage.ask("/f/hang")).status == 504
+        assert (await stage.ask("/f/slow")).status == 200
+        stage.node.journal.flush()
+        told = [[line.message[0] for line in i.tell.logs] for i in stage.told if i.tell is not None]
+        assert told == [["before I wait", "while I wait"], ["before", "after"]]
 
     on_stage(tmp_path, test)
 

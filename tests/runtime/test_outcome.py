@@ -184,6 +184,15 @@ def test_extend_stops_at_the_same_caps() -> None:
     assert (tell.logs[0].level, tell.exceptions[0].name) == ("first", "first")
 
 
+def test_extend_stops_at_bytes() -> None:
+    """Few lines may be large: what came in parts is bounded as a whole."""
+    tell = Tell()
+    large = _parse({"l": [["log", 1, ["x" * 1_000_000]]]})
+    for _ in range(9):
+        tell.extend(large)
+    assert len(tell.logs) == limits.LOG_TOLD_BYTES.value // large.size == 4
+
+
 def test_two_tells_share_nothing() -> None:
     """A fresh tell has lists of its own."""
     one, other = Tell(), Tell()

@@ -233,7 +233,9 @@ class Consumers:
         del failing[queue.key]
         batch = [QueueMessage(m.id, m.created_ms, m.attempts, m.payload) for m in messages]
         name = queue.key[1]
-        delivered = await delivery.send(lambda isolate: isolate.queue(queue=name, messages=batch))
+        delivered = await delivery.send(
+            lambda isolate, tell: isolate.queue(queue=name, messages=batch, tell=tell)
+        )
         self.counts.attempts += len(messages)
         return _Ended(delivered.outcome is Outcome.OK, delivered.result, delivered.error)
 

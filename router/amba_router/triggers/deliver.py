@@ -150,6 +150,8 @@ class Delivery:
         self.request_id = request_id
         self.slot = slot
         self.hop: Hop | None = None
+        self._tell = Tell()
+        self.heard: Tell | None = self._tell
         self.ended: Ended | None = None
         self.started_s = clock.monotonic_s()
         self._kind = kind
@@ -185,11 +187,11 @@ class Delivery:
 
     # what it does
 
-    async def send(self, work: Callable[[Isolate], Awaitable[Event]]) -> Delivered:
+    async def send(self, work: Callable[[Isolate, Tell], Awaitable[Event]]) -> Delivered:
         """Deliver, and wait for the end; however it ends, the journal is told.
 
         Args:
-            work: `Isolate.scheduled` or `Isolate.queue`.
+            work: `Isolate.scheduled` or `Isolate.queue`, which is to tell of lines as they come.
 
         Raises:
             NotNow: no isolate can be had now; nothing was delivered, and nothing is told.
@@ -209,7 +211,7 @@ class Delivery:
         error_text = ""
         try:
             if self.ended is None:  # else while it waited for its isolate
-                event = await self._within(work(isolate))
+                event = await self._within(work(isolate, self._tell))
         except (WireError, InternalError) as error:
             error_text = str(error)
         if event is not None:
@@ -221,7 +223,7 @@ class Delivery:
         reason = error_text if ended is None else ended.reason
         if ended is None or ended.breach is None:
             logger.warning("%s: %s", self.slot.manifest.name, reason)
-        return self._told(outcome, {}, reason, None)
+        return self._told(outcome, {}, reason, self._tell)
 
     async def _within(self, work: Awaitable[Event]) -> Event | None:
         """Its result; None when it was ended for a limit of its own."""

@@ -213,5 +213,7 @@ async def deliver(
     """One `scheduled` event. Raises NoFunction, NotNow."""
     async with deliverer.turn(project_id, function, "scheduled", cron) as delivery:
         return await delivery.send(
-            lambda isolate: isolate.scheduled(cron=cron, scheduled_time_ms=scheduled_ms)
+            lambda isolate, tell: isolate.scheduled(
+                cron=cron, scheduled_time_ms=scheduled_ms, tell=tell
+            )
         )

@@ -243,7 +243,7 @@ class Queues:
         try:
             async with self._deliverer.turn(project_id, function, "queue", queue) as delivery:
                 delivered = await delivery.send(
-                    lambda isolate: isolate.queue(queue=queue, messages=batch)
+                    lambda isolate, tell: isolate.queue(queue=queue, messages=batch, tell=tell)
                 )
         except NoFunction as error:
             raise faults.FUNCTION_NOT_FOUND.refuse(str(error)) from None

@@ -158,8 +158,9 @@ class Isolate(Protocol):
     `configure` gives text bindings new values, for later invocations. `pending` is how many
     promises given to `waitUntil` have not settled. `ping` returns once the thread that runs
     JavaScript is free. `cpu_s` is that thread's CPU time, `memory_bytes` what the isolate holds
-    that it shares with nobody; None where the system does not say. `kill` ends it at once: its
-    `died` is told what it was given, and requests under way break off.
+    that it shares with nobody; None where the system does not say. Console lines of an event come
+    to its `tell` while it runs: whoever gives one has them, however it ends. `kill` ends it at
+    once: its `died` is told what it was given, and requests under way break off.
     """
 
     @property
@@ -170,8 +171,12 @@ class Isolate(Protocol):
     async def socket(
         self, target: bytes, headers: Headers, subprotocols: Sequence[str]
     ) -> Socket: ...
-    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event: ...
-    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event: ...
+    async def scheduled(
+        self, *, cron: str, scheduled_time_ms: int, tell: Tell | None = None
+    ) -> Event: ...
+    async def queue(
+        self, *, queue: str, messages: Sequence[QueueMessage], tell: Tell | None = None
+    ) -> Event: ...
     async def configure(self, values: Mapping[str, str]) -> None: ...
     async def pending(self) -> int: ...
     def cpu_s(self) -> float | None: ...

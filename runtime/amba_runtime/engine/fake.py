@@ -229,13 +229,17 @@ class FakeIsolate:
         """No WebSockets: every request for one is refused as a guest would refuse it."""
         raise Refused(426, [(b"content-type", b"text/plain")], b"no WebSockets here")
 
-    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
+    async def scheduled(
+        self, *, cron: str, scheduled_time_ms: int, tell: Tell | None = None
+    ) -> Event:
         """Ends well, and does nothing."""
-        return Event(Outcome.OK, Tell(), {"outcome": "ok", "noRetry": False})
+        return Event(Outcome.OK, tell or Tell(), {"outcome": "ok", "noRetry": False})
 
-    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
+    async def queue(
+        self, *, queue: str, messages: Sequence[QueueMessage], tell: Tell | None = None
+    ) -> Event:
         """Ends well, and does nothing."""
-        return Event(Outcome.OK, Tell(), {"outcome": "ok", "ackAll": False})
+        return Event(Outcome.OK, tell or Tell(), {"outcome": "ok", "ackAll": False})
 
     async def configure(self, values: Mapping[str, str]) -> None:
         """Kept in `env`, for tests to read."""

@@ -49,6 +49,7 @@ let newest;
 
 const [SUBREQUESTS, AT_ONCE, LOG_KIB] = JSON.parse(bindings.__AMBA_LIMITS);
 const TOTAL_MAX = LOG_KIB * 1024;
+const UNANSWERED_MS = 100;
 const LINE_MAX = TOTAL_MAX < 16384 ? TOTAL_MAX : 16384;
 
 // One invocation's collected text: `lines` is JSON rows joined by commas. And its subrequests:
@@ -64,6 +65,7 @@ class Invocation {
   full = false;
   answered = false;
   flushing = false;
+  watched = false;
   id = null;
   fetches = 0;
   open = 0;
@@ -159,6 +161,7 @@ function add(invocation, kind, json) {
   invocation.size += json.length;
   invocation[kind] = invocation[kind] === "" ? json : invocation[kind] + "," + json;
   if (invocation.answered) flushSoon(invocation);
+  else if (!invocation.watched) watch(invocation);
 }
 
 function collect(level, args) {
@@ -232,6 +235,17 @@ async function flush(invocation) {
   await new Promise_((resolve) => later(resolve, 5));
   invocation.flushing = false;
   await post(invocation);
+}
+
+// One that has no answer yet may never have one: what it has said so far is told all the same, so
+// that the host knows it when it gives up. Holds nothing up: an answer does not wait for this.
+function watch(invocation) {
+  if (invocation.log === null) return;
+  invocation.watched = true;
+  later(() => {
+    invocation.watched = false;
+    if (!invocation.answered) keepAlive(invocation.ctx, post(invocation));
+  }, UNANSWERED_MS);
 }
 
 let nativeWaitUntil = null;

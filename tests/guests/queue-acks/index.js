@@ -1,5 +1,5 @@
 // Shows: a queue handler that does with each message what its body asks for, and no fetch handler. GET / answers 500.
-// A body is {"do": "ack" | "retry" | "ackAll" | "retryAll" | "throw" | "reject" | "nothing", "delay": seconds}.
+// A body is {"do": "ack" | "retry" | "ackAll" | "retryAll" | "throw" | "reject" | "hang" | "nothing", "delay": seconds}.
 
 export default {
   async queue(batch) {
@@ -24,6 +24,9 @@ export default {
           throw new Error(`thrown for message ${id}`);
         case "reject":
           await Promise.reject(new Error(`rejected for message ${id}`));
+          break;
+        case "hang":
+          await new Promise(() => {});
           break;
         default:
           break;

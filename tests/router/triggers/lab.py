@@ -70,7 +70,9 @@ class Guest(FakeIsolate):
         self._engine = engine
         self._name = name
 
-    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
+    async def queue(
+        self, *, queue: str, messages: Sequence[QueueMessage], tell: Tell | None = None
+    ) -> Event:
         self._engine.seen.append((queue, tuple(messages)))
         return await self._engine.consumers[self._name](messages)
 

@@ -67,7 +67,9 @@ class _Isolate(FakeIsolate):
     async def describe(self) -> Description:
         return Description(("scheduled",), "object", Tell())
 
-    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
+    async def scheduled(
+        self, *, cron: str, scheduled_time_ms: int, tell: Tell | None = None
+    ) -> Event:
         self._engine.heard.append((self._name, cron, scheduled_time_ms))
         return await self._engine.act(self._name, cron, scheduled_time_ms)
 

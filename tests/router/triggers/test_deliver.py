@@ -27,7 +27,7 @@ async def deliver(lab: Lab, name: str = "worker") -> Delivered:
     """One batch of one message."""
     async with lab.deliverer.turn(lab.p, name, "queue", "orders") as delivery:
         return await delivery.send(
-            lambda isolate: isolate.queue(queue="orders", messages=[MESSAGE])
+            lambda isolate, tell: isolate.queue(queue="orders", messages=[MESSAGE], tell=tell)
         )
 
 
@@ -320,7 +320,7 @@ def test_what_was_ended_before_it_began_delivers_nothing(tmp_path: Path) -> None
         async with lab.deliverer.turn(lab.p, "worker", "queue", "orders") as delivery:
             delivery.end(Ended(Outcome.EXCEEDED_CPU, "it spins"))
             delivered = await delivery.send(
-                lambda isolate: isolate.queue(queue="orders", messages=[MESSAGE])
+                lambda isolate, tell: isolate.queue(queue="orders", messages=[MESSAGE], tell=tell)
             )
         assert delivered.outcome is Outcome.EXCEEDED_CPU
 

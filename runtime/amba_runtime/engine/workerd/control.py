@@ -31,18 +31,23 @@ class Control:
         self._client = client
         self._callers = callers
         self._tell = tell
-        self._labels: dict[str, Tell] = {}
+        self._labels: dict[str, list[Tell]] = {}
 
     def close(self) -> None:
         """End its connections. Idempotent."""
         self._client.close()
 
-    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
+    async def scheduled(
+        self, *, cron: str, scheduled_time_ms: int, tell: Tell | None = None
+    ) -> Event:
         """Deliver one schedule slot and wait for its end, `waitUntil` included."""
         members = f'"cron":{_text(cron)},"scheduledTimeMs":{scheduled_time_ms}'
-        return await self._deliver(f"scheduled {scheduled_time_ms} {cron}", "/scheduled", members)
+        label = f"scheduled {scheduled_time_ms} {cron}"
+        return await self._deliver(label, "/scheduled", members, tell or Tell())
 
-    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
+    async def queue(
+        self, *, queue: str, messages: Sequence[QueueMessage], tell: Tell | None = None
+    ) -> Event:
         """Deliver one batch and wait for its end, `waitUntil` included."""
         first = messages[0].id if messages else ""
         # a body is JSON already: what it holds is neither read nor written anew
@@ -52,7 +57,7 @@ class Control:
             for m in messages
         )
         members = f'"queue":{_text(queue)},"messages":[{batch}]'
-        return await self._deliver(f"queue {queue} {first}", "/queue", members)
+        return await self._deliver(f"queue {queue} {first}", "/queue", members, tell or Tell())
 
     async def configure(self, values: Mapping[str, str]) -> None:
         """Give text bindings new values, for invocations from now on. Raises WireError."""
@@ -67,14 +72,17 @@ class Control:
         """Returns once the thread that runs JavaScript has answered. Raises WireError."""
         await self.ask("/ping")
 
-    async def _deliver(self, label: str, path: str, members: str) -> Event:
-        tell = self._labels.setdefault(label, Tell())
+    async def _deliver(self, label: str, path: str, members: str, tell: Tell) -> Event:
+        # two at once may have one label: a schedule's slot, and the same one fired by hand
+        self._labels.setdefault(label, []).append(tell)
         try:
             with self._callers.event() as caller:
                 ours = f'"label":{_text(label)},"caller":{_text(caller)}'
                 result = await self.ask(path, f"{{{members},{ours}}}")
         finally:
-            self._labels.pop(label, None)
+            left = [other for other in self._labels.pop(label) if other is not tell]
+            if left:
+                self._labels[label] = left
         try:
             outcome = Outcome(str(result.get("outcome")))
         except ValueError:
@@ -129,8 +137,8 @@ class Control:
         label = (request.header(b"amba-run-invocation") or b"").decode("latin-1")
         tell = Tell.parse(await request.read(limits.LOG_POST_BYTES.value))
         waiting = self._labels.get(label)
-        if waiting is not None:
-            waiting.extend(tell)
+        if waiting:
+            waiting[0].extend(tell)
         else:
             self._tell(label, tell)
         return wire.Response(204)

@@ -348,13 +348,18 @@ class WorkerdIsolate:
                     f"its start did not end in {wall_s:.0f} s", fault=StartFault.UNSETTLED
                 )
 
-    async def scheduled(self, *, cron: str, scheduled_time_ms: int) -> Event:
+    async def scheduled(
+        self, *, cron: str, scheduled_time_ms: int, tell: Tell | None = None
+    ) -> Event:
         """Deliver one schedule slot and wait for its end, `waitUntil` included."""
-        return await self._control.scheduled(cron=cron, scheduled_time_ms=scheduled_time_ms)
+        slot_ms = scheduled_time_ms
+        return await self._control.scheduled(cron=cron, scheduled_time_ms=slot_ms, tell=tell)
 
-    async def queue(self, *, queue: str, messages: Sequence[QueueMessage]) -> Event:
+    async def queue(
+        self, *, queue: str, messages: Sequence[QueueMessage], tell: Tell | None = None
+    ) -> Event:
         """Deliver one batch and wait for its end, `waitUntil` included."""
-        return await self._control.queue(queue=queue, messages=messages)
+        return await self._control.queue(queue=queue, messages=messages, tell=tell)
 
     async def configure(self, values: Mapping[str, str]) -> None:
         """Give text bindings new values, for invocations from now on. Raises WireError."""

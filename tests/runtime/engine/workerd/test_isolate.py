@@ -36,7 +36,7 @@ from amba_runtime.engine.workerd.isolate import WorkerdIsolate
 from amba_runtime.errors import InternalError
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import Breach, Ended, Outcome
+from amba_runtime.outcome import Breach, Ended, Outcome, Tell
 from amba_runtime.sandbox.cgroups import Cgroups
 from amba_runtime.wire import NothingSentError, WireError
 
@@ -287,6 +287,29 @@ def test_a_batch_that_fails_says_so(do: str) -> None:
         event = await isolate.queue(queue="q", messages=[message("m-9", {"do": do})])
         assert event.outcome is Outcome.EXCEPTION
         assert "for message m-9" in event.tell.exceptions[0].message
+
+    bundle = guest("queue-acks")
+    on_workerd(body)
+
+
+def test_an_event_that_never_ends_tells_what_it_said() -> None:
+    """Whoever gives it up has its lines (contract D.6: that is what logs are for)."""
+    said = asyncio.Event()
+
+    class Heard(Tell):
+        def extend(self, other: Tell) -> None:
+            super().extend(other)
+            said.set()
+
+    async def body(lab: Lab) -> None:
+        isolate = await lab.serving(bundle)
+        tell = Heard()
+        queue = isolate.queue(queue="q", messages=[message("m-1", {"do": "hang"})], tell=tell)
+        delivery = asyncio.ensure_future(queue)
+        await asyncio.wait_for(said.wait(), 20)
+        delivery.cancel()
+        await asyncio.wait({delivery})
+        assert json.loads(tell.logs[0].message[0])["id"] == "m-1"
 
     bundle = guest("queue-acks")
     on_workerd(body)
