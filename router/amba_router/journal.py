@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -77,6 +78,9 @@ class Journal:
         self._clock: Clock = clock or SystemClock()
         self._waiting: dict[str, Invocation] = {}
         self._timer: asyncio.TimerHandle | None = None
+        # what is left of invocations that said much, told a piece at a time
+        self._rest: deque[tuple[Slot, str, Tell]] = deque()
+        self._next: asyncio.Handle | None = None
         self._listeners: list[Listener] = []
         self._late_listeners: list[LateListener] = []
         self._limit_listeners: list[LimitListener] = []
@@ -99,11 +103,11 @@ class Journal:
     def add(self, invocation: Invocation) -> None:
         """Note one; it is told within the flush time."""
         if len(self._waiting) >= limits.JOURNAL_EVENTS.value:
-            self.flush()
+            self._tell_waiting()
         self._waiting[invocation.request_id] = invocation
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(
-                limits.JOURNAL_FLUSH_S.value, self.flush
+                limits.JOURNAL_FLUSH_S.value, self._tell_waiting
             )
 
     def late(self, slot: Slot, request_id: str, tell: Tell) -> None:
@@ -120,8 +124,11 @@ class Journal:
             waiting.tell = waiting.tell or Tell()
             waiting.tell.extend(tell)
             return
-        for listener in self._late_listeners:
-            listener(slot, request_id, tell)
+        self._rest.extend((slot, request_id, piece) for piece in tell.pieces())
+        if self._next is None:
+            self._tell_rest()
+        while len(self._rest) > limits.JOURNAL_PIECES.value:
+            self._tell_rest()
 
     def breach(self, slot: Slot, request_id: str, breach: Breach, action: Action) -> None:
         """Tell of a limit; a warning at most once per function, limit and minute."""
@@ -150,7 +157,28 @@ class Journal:
         return True
 
     def flush(self) -> None:
-        """Tell what is waiting."""
+        """Tell what is waiting, all of it."""
+        self._tell_waiting()
+        while self._rest:
+            self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        """One piece; the next one when others have had their turn."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if not self._rest:
+            return
+        slot, request_id, tell = self._rest.popleft()
+        if self._rest:
+            self._next = asyncio.get_running_loop().call_soon(self._tell_rest)
+        for listener in self._late_listeners:
+            try:
+                listener(slot, request_id, tell)
+            except Exception:  # telling fails nobody, nor the next who is told
+                logger.exception("lines of %s could not be told", request_id)
+
+    def _tell_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -159,11 +187,21 @@ class Journal:
             return
         _share_cpu(waiting)
         told = list(waiting.values())
+        for invocation in told:
+            if invocation.tell is None or invocation.slot is None:
+                continue
+            first, *others = invocation.tell.pieces()
+            if others:
+                invocation.tell = first
+                slot, request_id = invocation.slot, invocation.request_id
+                self._rest.extend((slot, request_id, piece) for piece in others)
         for listener in self._listeners:
             try:
                 listener(told)
             except Exception:  # telling fails nobody, nor the next who is told
                 logger.exception("%d invocations could not be told", len(told))
+        if self._rest and self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._tell_rest)
 
 
 def _share_cpu(invocations: dict[str, Invocation]) -> None:

@@ -56,6 +56,10 @@ HEAP_FIRST = Limit(
 HEAP_YOUNG = Limit(2, "MiB", "of each half of the heap of young objects", "measured")
 STDERR_LINES = Limit(200, "lines", "of an engine's own stderr kept for a reason of death", "ours")
 CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "ours")
+LOG_PIECE = Limit(
+    500, "lines", "of one invocation told in one go; others run between", "ours; 1 ms"
+)
+LOG_PIECES = Limit(200, "pieces", "of one invocation's lines, before they are made one", "ours")
 LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")
 LOG_TOLD_BYTES = Limit(4 * MIB, "bytes", "of such batches, kept of one invocation", "ours")
 WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "production; workerd's own")
@@ -73,6 +77,7 @@ DISCONNECT_WATCH_S = Deadline(
     0.02, "before a waiting request is watched for a client that left", "ours"
 )
 JOURNAL_FLUSH_S = Deadline(0.05, "between an answer and its request event", "interface.md 3")
+JOURNAL_PIECES = Limit(1_000, "pieces", "of lines waiting to be told, of all", "ours")
 JOURNAL_EVENTS = Limit(10_000, "events", "invocations waiting to be told", "ours")
 TOKEN_CACHE = Limit(4096, "tokens", "verified credentials remembered per project", "ours")
 EDGE_HEAD = Limit(64 * KIB, "bytes", "request line and headers", "reliability.md 2.3")

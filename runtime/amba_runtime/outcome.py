@@ -158,6 +158,15 @@ class Tell:
             )
         return tell
 
+    def pieces(self) -> list[Tell]:
+        """The same in order, `limits.LOG_PIECE` lines each; exceptions stand in the first."""
+        most = limits.LOG_PIECE.value
+        if len(self.logs) <= most:
+            return [self]
+        logs = [self.logs[at : at + most] for at in range(0, len(self.logs), most)]
+        first = Tell(logs[0], self.exceptions, self.threw)
+        return [first, *(Tell(lines) for lines in logs[1:])]
+
     def extend(self, other: Tell) -> None:
         """Add what came later, within `limits.LOG_TOLD_BYTES`."""
         if self.size + other.size > limits.LOG_TOLD_BYTES.value:

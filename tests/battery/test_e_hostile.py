@@ -769,8 +769,8 @@ def logged(stand: Stand, name: str, rest: str) -> tuple[Answer, list[Any]]:
 def test_e26_a_flood_of_console_lines(stand: Stand) -> None:
     """E26: 256 KiB are kept and the last says so; 10^6 lines slow their handler at most 2 times.
 
-    Falls short: the 7,500 lines that are kept are stored and written in one go, which the
-    neighbour feels as 7 to 25 ms.
+    The 7,500 lines that are kept are told a piece at a time: what a neighbour feels is the
+    reading of them, about 5 ms.
     """
     name = stand.deploy("console-flood", cpu_ms=10_000, log_kib=256, total_ms=20_000)
     answer, lines = logged(stand, name, "/lines?n=100000")
@@ -788,7 +788,7 @@ def test_e26_a_flood_of_console_lines(stand: Stand) -> None:
         assert flood.status == 200, flood
         slower.append(flood.took_s / plain)
 
-    stand.attacked(name, attack, times=3, floor_ms=60)
+    stand.attacked(name, attack, times=3, floor_ms=30)
     print(f"slower by {', '.join(f'{x:.2f}' for x in slower)}")
     assert min(slower) <= 2
 

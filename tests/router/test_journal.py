@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
+from tests.runtime.flying import Invocation as Flying
 
 from amba_router.journal import Invocation, Journal, LimitEvent
 from amba_runtime import limits, wire
@@ -24,6 +27,13 @@ def invocation(request_id: str, slot: Slot | None = None) -> Invocation:
 
 def lines(*texts: str) -> Tell:
     return Tell([LogLine("log", [text], 0) for text in texts])
+
+
+async def go_on(turn: Iterator[int]) -> None:
+    """Somebody else, who has a turn whenever there is one."""
+    for _ in range(100_000):
+        next(turn)
+        await asyncio.sleep(0)
 
 
 class Ear:
@@ -127,6 +137,91 @@ def test_late_lines_join_an_event_that_waits() -> None:
         assert ear.late == []
         engine.isolates[0].late("a", lines("third"))
         assert ear.late == [("a", [["third"]])]
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+
+
+def test_lines_before_there_is_an_answer_are_told_with_it() -> None:
+    """Of one that is under way; of a WebSocket, which has begun, they are told at once."""
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        engine = FakeEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        slow, socket = Flying("slow"), Flying("socket", begun=True)
+        slot.invocations.update(slow=slow, socket=socket)
+        for text in ("one", "two"):
+            engine.isolates[0].late("slow", lines(text))
+        engine.isolates[0].late("socket", lines("now"))
+        slot.invocations.clear()
+        assert ear.late == [("socket", [["now"]])]
+        assert slow.heard is not None
+        assert [line.message for line in slow.heard.logs] == [["one"], ["two"]]
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+
+
+def test_much_is_told_a_piece_at_a_time() -> None:
+    """Others have their turn between pieces of `limits.LOG_PIECE` lines; who flushes waits not."""
+    most = limits.LOG_PIECE.value
+    much = Tell([LogLine("log", [n], 0) for n in range(3 * most + 1)])
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        turn, turns, all_said = itertools.count(), list[int](), asyncio.Event()
+
+        def late(slot: Slot, request_id: str, tell: Tell) -> None:
+            turns.append(next(turn))
+            if len(turns) == 3:
+                all_said.set()
+
+        journal.listen(ear.batch, late)
+        others = asyncio.create_task(go_on(turn))
+        engine = FakeEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        one = invocation("a", slot)
+        one.tell = much
+        journal.add(one)
+        await asyncio.wait_for(ear.heard.wait(), 5)
+        await asyncio.wait_for(all_said.wait(), 5)
+        others.cancel()
+        first, second, third = turns
+        assert second - first > 1 < third - second
+        assert one.tell is not None
+        said = [line.message for line in one.tell.logs] + [m for _, ms in ear.late for m in ms]
+        assert said == [[n] for n in range(3 * most + 1)]
+        for name in "bc":
+            other = invocation(name, slot)
+            other.tell = much
+            journal.add(other)
+        engine.isolates[0].late("d", much)
+        assert len(ear.late) == 4  # the first piece of the last
+        journal.flush()
+        assert len(ear.late) == 4 + 3 + 3 + 3
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+
+
+def test_only_so_many_pieces_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """limits.JOURNAL_PIECES: what is over it is told at once, and none is lost."""
+    monkeypatch.setattr(limits, "JOURNAL_PIECES", replace(limits.JOURNAL_PIECES, value=5))
+    much = Tell([LogLine("log", [n], 0) for n in range(4 * limits.LOG_PIECE.value)])
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        engine = FakeEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        for name in "abc":
+            engine.isolates[0].late(name, much)
+        assert len(ear.late) == 12 - 5
+        journal.flush()
+        assert [name for name, _ in ear.late] == [*"aaaabbbbcccc"]
         await slot.retire(drain_s=0)
 
     asyncio.run(main())
