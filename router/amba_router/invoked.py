@@ -31,7 +31,6 @@ class Invoked:
         "clock",
         "ended",
         "fields",
-        "heard",
         "hop",
         "journal",
         "now_s",
@@ -64,7 +63,6 @@ class Invoked:
         self.journal = journal
         self.hop = hop
         self.ended: Ended | None = None
-        self.heard: Tell | None = None
         self.relay: Relay | SocketTask | None = None
         self.project = project
         self.slot = slot
@@ -114,9 +112,6 @@ class Invoked:
 
     def tell(self, status: int, outcome: Outcome, tell: Tell | None, *, note: str = "") -> None:
         slot = self.slot
-        if self.heard is not None:
-            self.heard.extend(tell or Tell())
-            tell = self.heard
         self.journal.add(
             Invocation(
                 self.request_id,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amba_runtime import limits
 from amba_runtime.clock import Clock, SystemClock
@@ -78,25 +78,33 @@ class Journal:
         self._clock: Clock = clock or SystemClock()
         self._waiting: dict[str, Invocation] = {}
         self._timer: asyncio.TimerHandle | None = None
-        # what is left of invocations that said much, told a piece at a time
-        self._rest: deque[tuple[Slot, str, Tell]] = deque()
-        self._next: asyncio.Handle | None = None
-        self._listeners: list[Listener] = []
-        self._late_listeners: list[LateListener] = []
+        self._listeners: list[tuple[Listener, LateListener, bool]] = []
         self._limit_listeners: list[LimitListener] = []
+        # lines of those that have no answer yet; the oldest first
+        self._early: dict[str, tuple[Slot, Tell]] = {}
+        self._early_bytes = 0
+        # what is left of those that said much, told a piece at a time
+        self._rest: deque[tuple[LateListener, Slot, str, Tell]] = deque()
+        self._next: asyncio.Handle | None = None
         # (project, function, limit) -> when it was warned of; bounded by `_fresh`
         self._warned: dict[tuple[str, str, str], float] = {}
 
     def listen(
-        self, listener: Listener, late: LateListener, limit: LimitListener | None = None
+        self,
+        listener: Listener,
+        late: LateListener,
+        limit: LimitListener | None = None,
+        *,
+        pieces: bool = False,
     ) -> None:
         """`listener` gets batches of invocations, `late` lines that came after theirs was told.
 
         Args:
             limit: told of breaches at once, one by one.
+            pieces: what it does takes long where there are many lines: it gets the first
+                `limits.LOG_PIECE` of an invocation, and the others by and by as late ones.
         """
-        self._listeners.append(listener)
-        self._late_listeners.append(late)
+        self._listeners.append((listener, late, pieces))
         if limit is not None:
             self._limit_listeners.append(limit)
 
@@ -104,6 +112,11 @@ class Journal:
         """Note one; it is told within the flush time."""
         if len(self._waiting) >= limits.JOURNAL_EVENTS.value:
             self._tell_waiting()
+        if self._early and invocation.request_id in self._early:
+            _, early = self._drop_early(invocation.request_id)
+            if invocation.tell is not None:
+                early.extend(invocation.tell)
+            invocation.tell = early
         self._waiting[invocation.request_id] = invocation
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(
@@ -114,21 +127,29 @@ class Journal:
         """Lines that came on no answer; those of one that has none yet are told with it."""
         under_way = slot.invocations.get(request_id)
         if under_way is not None and not under_way.begun:
-            if under_way.heard is None:
-                under_way.heard = tell
-            else:
-                under_way.heard.extend(tell)
+            self._keep_early(slot, request_id, tell)
             return
         waiting = self._waiting.get(request_id)
         if waiting is not None:
             waiting.tell = waiting.tell or Tell()
             waiting.tell.extend(tell)
             return
-        self._rest.extend((slot, request_id, piece) for piece in tell.pieces())
-        if self._next is None:
-            self._tell_rest()
-        while len(self._rest) > limits.JOURNAL_PIECES.value:
-            self._tell_rest()
+        self._tell_late(slot, request_id, tell)
+
+    def _keep_early(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        _, early = self._early.setdefault(request_id, (slot, Tell()))
+        before = early.size
+        early.extend(tell)
+        self._early_bytes += early.size - before
+        while self._early_bytes > limits.JOURNAL_EARLY_BYTES.value:
+            oldest = next(iter(self._early))
+            slot, early = self._drop_early(oldest)
+            self._tell_late(slot, oldest, early)
+
+    def _drop_early(self, request_id: str) -> tuple[Slot, Tell]:
+        slot, early = self._early.pop(request_id)
+        self._early_bytes -= early.size
+        return slot, early
 
     def breach(self, slot: Slot, request_id: str, breach: Breach, action: Action) -> None:
         """Tell of a limit; a warning at most once per function, limit and minute."""
@@ -162,22 +183,6 @@ class Journal:
         while self._rest:
             self._tell_rest()
 
-    def _tell_rest(self) -> None:
-        """One piece; the next one when others have had their turn."""
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
-        if not self._rest:
-            return
-        slot, request_id, tell = self._rest.popleft()
-        if self._rest:
-            self._next = asyncio.get_running_loop().call_soon(self._tell_rest)
-        for listener in self._late_listeners:
-            try:
-                listener(slot, request_id, tell)
-            except Exception:  # telling fails nobody, nor the next who is told
-                logger.exception("lines of %s could not be told", request_id)
-
     def _tell_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -187,21 +192,58 @@ class Journal:
             return
         _share_cpu(waiting)
         told = list(waiting.values())
-        for invocation in told:
-            if invocation.tell is None or invocation.slot is None:
-                continue
-            first, *others = invocation.tell.pieces()
-            if others:
-                invocation.tell = first
-                slot, request_id = invocation.slot, invocation.request_id
-                self._rest.extend((slot, request_id, piece) for piece in others)
-        for listener in self._listeners:
+        for listener, late, pieces in self._listeners:
             try:
-                listener(told)
+                listener(self._begin(told, late) if pieces else told)
             except Exception:  # telling fails nobody, nor the next who is told
                 logger.exception("%d invocations could not be told", len(told))
+        self._go_on()
+
+    def _begin(self, told: Sequence[Invocation], late: LateListener) -> Sequence[Invocation]:
+        """The same, with what is told in one go; the rest waits."""
+        begun: list[Invocation] = []
+        for one in told:
+            pieces = [] if one.tell is None else one.tell.pieces()
+            if one.slot is not None and len(pieces) > 1:
+                for piece in pieces[1:]:
+                    self._rest.append((late, one.slot, one.request_id, piece))
+                begun.append(replace(one, tell=pieces[0]))
+            else:
+                begun.append(one)
+        return begun
+
+    def _tell_late(self, slot: Slot, request_id: str, tell: Tell) -> None:
+        for _, late, pieces in self._listeners:
+            if pieces:
+                self._rest.extend((late, slot, request_id, piece) for piece in tell.pieces())
+            else:
+                _tell(late, slot, request_id, tell)
+        if self._next is None:  # else it waits for those before it
+            self._tell_rest()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With what is left: all but so much now, the rest when others have had their turn."""
+        while len(self._rest) > limits.JOURNAL_PIECES.value:
+            self._tell_rest()
         if self._rest and self._next is None:
-            self._next = asyncio.get_running_loop().call_soon(self._tell_rest)
+            self._next = asyncio.get_running_loop().call_soon(self._tell_next)
+
+    def _tell_next(self) -> None:
+        self._next = None
+        self._tell_rest()
+        self._go_on()
+
+    def _tell_rest(self) -> None:
+        if self._rest:
+            _tell(*self._rest.popleft())
+
+
+def _tell(late: LateListener, slot: Slot, request_id: str, tell: Tell) -> None:
+    try:
+        late(slot, request_id, tell)
+    except Exception:  # telling fails nobody, nor the next who is told
+        logger.exception("lines of %s could not be told", request_id)
 
 
 def _share_cpu(invocations: dict[str, Invocation]) -> None:

@@ -120,6 +120,7 @@ class LogStore:
             if i.slot is None:
                 continue
             ring = self._ring(i.slot)
+            text = _text(i.tell)
             event = _Event(
                 ring.next_ms(int(i.started_s * 1000 + i.ms)),
                 i.request_id,
@@ -131,7 +132,7 @@ class LogStore:
                 int(i.started_s * 1000),
                 i.ms,
                 i.cpu_ms,
-                _texts(i.tell),
+                text,
             )
             self._add(ring, event)
         self._bound()
@@ -208,7 +209,7 @@ class _Ring:
 
 @dataclass(slots=True)
 class _Event:
-    """One invocation; `texts` hold its lines as JSON, in pieces, as they came."""
+    """One invocation; `text` holds its lines as JSON, "" for none."""
 
     at_ms: int
     request_id: str
@@ -220,27 +221,26 @@ class _Event:
     began_ms: int
     ms: float
     cpu_ms: float | None
-    texts: tuple[str, ...]
+    text: str
 
     @property
     def bytes(self) -> int:
-        return _EVENT_BYTES + len(self.path) + sum(map(len, self.texts))
+        return _EVENT_BYTES + len(self.path) + len(self.text)
 
     def lines(self) -> tuple[list[Any], list[Any]]:
-        """Rows of `_rows`, within the bounds of one invocation."""
-        logs: list[Any] = []
-        exceptions: list[Any] = []
-        for text in self.texts:
-            more_logs, more_exceptions = json.loads(text)
-            logs += more_logs
-            exceptions += more_exceptions
-        return logs[: limits.LOG_LINES.value], exceptions[: limits.LOG_EXCEPTIONS.value]
+        """Rows of `_rows`."""
+        if not self.text:
+            return [], []
+        logs, exceptions = json.loads(self.text)
+        return logs, exceptions
 
     def extend(self, tell: Tell) -> None:
         """Add what came later, within the bounds of one invocation."""
-        self.texts += _texts(tell)
-        if len(self.texts) > limits.LOG_PIECES.value:
-            self.texts = (json.dumps(self.lines()),)
+        logs, exceptions = self.lines()
+        more_logs, more_exceptions = _rows(tell)
+        logs = (logs + more_logs)[: limits.LOG_LINES.value]
+        exceptions = (exceptions + more_exceptions)[: limits.LOG_EXCEPTIONS.value]
+        self.text = json.dumps([logs, exceptions])
 
     def wire(
         self, name: str, logs: list[Any], exceptions: list[Any], map_stack: StackMapper
@@ -282,9 +282,9 @@ class _Event:
 def _after(event: _Event | None, slot: Slot, request_id: str, tell: Tell, at_ms: int) -> _Event:
     """An event of its own for lines of an invocation that was read already, or is forgotten."""
     if event is not None:
-        return replace(event, at_ms=at_ms, texts=_texts(tell), cpu_ms=None)
+        return replace(event, at_ms=at_ms, text=_text(tell), cpu_ms=None)
     outcome, version = Outcome.OK.value, slot.manifest.version
-    return _Event(at_ms, request_id, version, outcome, 0, "", "", at_ms, 0.0, None, _texts(tell))
+    return _Event(at_ms, request_id, version, outcome, 0, "", "", at_ms, 0.0, None, _text(tell))
 
 
 def _rows(tell: Tell) -> tuple[list[Any], list[Any]]:
@@ -295,10 +295,10 @@ def _rows(tell: Tell) -> tuple[list[Any], list[Any]]:
     )
 
 
-def _texts(tell: Tell | None) -> tuple[str, ...]:
+def _text(tell: Tell | None) -> str:
     if tell is None or not (tell.logs or tell.exceptions):
-        return ()
-    return (json.dumps(_rows(tell)),)
+        return ""
+    return json.dumps(_rows(tell))
 
 
 def is_stack(value: object) -> TypeGuard[str]:

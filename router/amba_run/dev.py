@@ -101,7 +101,7 @@ class DevServer:
             say=say,
             configured=lambda project: self._declared.apply(project, self._folder.config),
         )
-        self.node.journal.listen(say.requests, say.late, say.limit)
+        self.node.journal.listen(say.requests, say.late, say.limit, pieces=True)
         self.node.journal.listen(self._declared.heard, self._declared.late)
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -136,7 +136,7 @@ class NodeServer:
         )
         stack.push_async_callback(self._esbuild.close)
         hosting = Hosting(node, store, scan=EsbuildScan(self._esbuild), clock=self._clock)
-        node.journal.listen(self._say.requests, self._say.late, self._say.limit)
+        node.journal.listen(self._say.requests, self._say.late, self._say.limit, pieces=True)
         if isinstance(self._say, NodeJson):
             self._say.map_with(hosting.maps.mapper)
         _count_isolates(hosting.metrics, pool)

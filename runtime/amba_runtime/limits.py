@@ -59,9 +59,8 @@ CONTROL_BYTES = Limit(16 * MIB, "bytes", "an answer on the control socket", "our
 LOG_PIECE = Limit(
     500, "lines", "of one invocation told in one go; others run between", "ours; 1 ms"
 )
-LOG_PIECES = Limit(200, "pieces", "of one invocation's lines, before they are made one", "ours")
 LOG_POST_BYTES = Limit(2 * MIB, "bytes", "one batch of late console lines", "ours")
-LOG_TOLD_BYTES = Limit(4 * MIB, "bytes", "of such batches, kept of one invocation", "ours")
+LOG_TOLD_BYTES = Limit(2 * MIB, "bytes", "of such batches, kept of one invocation", "ours")
 WEBSOCKET_BYTES = Limit(32 * MIB, "bytes", "one WebSocket message", "production; workerd's own")
 WEBSOCKET_OPEN_S = Deadline(60.0, "a guest answers a WebSocket request", "reliability.md 2.3")
 REFUSAL_BYTES = Limit(
@@ -77,7 +76,8 @@ DISCONNECT_WATCH_S = Deadline(
     0.02, "before a waiting request is watched for a client that left", "ours"
 )
 JOURNAL_FLUSH_S = Deadline(0.05, "between an answer and its request event", "interface.md 3")
-JOURNAL_PIECES = Limit(1_000, "pieces", "of lines waiting to be told, of all", "ours")
+JOURNAL_PIECES = Limit(40, "pieces", "of lines waiting to be told, of all", "ours; 30 ms")
+JOURNAL_EARLY_BYTES = Limit(16 * MIB, "bytes", "of lines of those without an answer", "ours")
 JOURNAL_EVENTS = Limit(10_000, "events", "invocations waiting to be told", "ours")
 TOKEN_CACHE = Limit(4096, "tokens", "verified credentials remembered per project", "ours")
 EDGE_HEAD = Limit(64 * KIB, "bytes", "request line and headers", "reliability.md 2.3")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
@@ -110,18 +110,67 @@ class GuestException:
     timestamp_ms: int
 
 
-@dataclass(slots=True)
 class Tell:
     """Console lines and exceptions of one invocation, bounded by the shim and again here.
 
-    `threw` says that there is no answer of the guest's: its handler ended in an exception;
-    `size` is that of the texts that it was read from, in bytes or characters.
+    What came in parts is kept as its text, and read when somebody asks: as objects it may be
+    twenty times as large.
+
+    Args:
+        threw: there is no answer of the guest's: its handler ended in an exception.
     """
 
-    logs: list[LogLine] = field(default_factory=lambda: list[LogLine]())
-    exceptions: list[GuestException] = field(default_factory=lambda: list[GuestException]())
-    threw: bool = False
-    size: int = field(default=0, compare=False)
+    __slots__ = ("_exceptions", "_logs", "_threw", "_unread", "size")
+
+    def __init__(
+        self,
+        logs: list[LogLine] | None = None,
+        exceptions: list[GuestException] | None = None,
+        threw: bool = False,
+    ) -> None:
+        self._logs = [] if logs is None else logs
+        self._exceptions = [] if exceptions is None else exceptions
+        self._threw = threw
+        self._unread: list[str | bytes] = []
+        self.size = 0
+        """Bytes, or characters, of the texts that it was made of."""
+
+    @property
+    def logs(self) -> list[LogLine]:
+        """In the order in which they came."""
+        self._read()
+        return self._logs
+
+    @property
+    def exceptions(self) -> list[GuestException]:
+        """In the order in which they came."""
+        self._read()
+        return self._exceptions
+
+    @property
+    def threw(self) -> bool:
+        """See the class."""
+        self._read()
+        return self._threw
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tell):
+            return NotImplemented
+        mine = (self.logs, self.exceptions, self.threw)
+        return mine == (other.logs, other.exceptions, other.threw)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Tell({self.logs!r}, {self.exceptions!r}, {self.threw!r})"
+
+    @classmethod
+    def unread(cls, text: str | bytes) -> Tell:
+        """What the shim wrote, read when somebody asks; see `parse`."""
+        tell = cls()
+        tell._unread.append(text)
+        tell.size = len(text)
+        return tell
 
     @classmethod
     def parse(cls, text: str | bytes) -> Tell:
@@ -132,31 +181,19 @@ class Tell:
         The guest shares the shim's realm and may have written anything:
         what does not fit is dropped, nothing raises.
         """
-        tell = cls(size=len(text))
-        try:
-            data: Any = json.loads(text, parse_float=_finite, parse_constant=_no_number)
-        except (ValueError, RecursionError):
-            return tell
-        if not isinstance(data, dict):
-            return tell
-        found = cast(dict[str, Any], data)
-        tell.threw = found.get("o") == "exception"
-        for row in _rows(found.get("l"), 3):
-            level, at, message = row
-            if isinstance(level, str) and _is_list(message):
-                if not _FLAT.issuperset(map(type, message)) and not _shallow(
-                    message, limits.LOG_DEPTH.value
-                ):
-                    message = ["[nested too deeply]"]
-                tell.logs.append(LogLine(level[:16], message, _ms(at)))
-        for row in _rows(found.get("e"), 4)[: limits.LOG_EXCEPTIONS.value]:
-            name, message, stack, at = row
-            tell.exceptions.append(
-                GuestException(
-                    _text(name, 256), _text(message, 16_384), _text(stack, 16_384), _ms(at)
-                )
-            )
+        tell = cls.unread(text)
+        tell._read()
         return tell
+
+    def extend(self, other: Tell) -> None:
+        """Add what came later, within `limits.LOG_TOLD_BYTES`."""
+        if self.size + other.size > limits.LOG_TOLD_BYTES.value:
+            return
+        self.size += other.size
+        if other._logs or other._exceptions or other._threw:
+            self._add(other.logs, other.exceptions, other.threw)
+        else:
+            self._unread += other._unread
 
     def pieces(self) -> list[Tell]:
         """The same in order, `limits.LOG_PIECE` lines each; exceptions stand in the first."""
@@ -167,16 +204,47 @@ class Tell:
         first = Tell(logs[0], self.exceptions, self.threw)
         return [first, *(Tell(lines) for lines in logs[1:])]
 
-    def extend(self, other: Tell) -> None:
-        """Add what came later, within `limits.LOG_TOLD_BYTES`."""
-        if self.size + other.size > limits.LOG_TOLD_BYTES.value:
-            return
-        self.size += other.size
-        self.threw = self.threw or other.threw
-        room = limits.LOG_LINES.value - len(self.logs)
-        self.logs.extend(other.logs[: max(0, room)])
-        room = limits.LOG_EXCEPTIONS.value - len(self.exceptions)
-        self.exceptions.extend(other.exceptions[: max(0, room)])
+    def _read(self) -> None:
+        if self._unread:
+            texts, self._unread = self._unread, []
+            for text in texts:
+                self._add(*_parsed(text))
+
+    def _add(
+        self, logs: Sequence[LogLine], exceptions: Sequence[GuestException], threw: bool
+    ) -> None:
+        self._read()
+        room = limits.LOG_LINES.value - len(self._logs)
+        self._logs.extend(logs[: max(0, room)])
+        room = limits.LOG_EXCEPTIONS.value - len(self._exceptions)
+        self._exceptions.extend(exceptions[: max(0, room)])
+        self._threw = self._threw or threw
+
+
+def _parsed(text: str | bytes) -> tuple[list[LogLine], list[GuestException], bool]:
+    logs: list[LogLine] = []
+    exceptions: list[GuestException] = []
+    try:
+        data: Any = json.loads(text, parse_float=_finite, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return logs, exceptions, False
+    if not isinstance(data, dict):
+        return logs, exceptions, False
+    found = cast(dict[str, Any], data)
+    for row in _rows(found.get("l"), 3):
+        level, at, message = row
+        if isinstance(level, str) and _is_list(message):
+            if not _FLAT.issuperset(map(type, message)) and not _shallow(
+                message, limits.LOG_DEPTH.value
+            ):
+                message = ["[nested too deeply]"]
+            logs.append(LogLine(level[:16], message, _ms(at)))
+    for row in _rows(found.get("e"), 4)[: limits.LOG_EXCEPTIONS.value]:
+        name, message, stack, at = row
+        exceptions.append(
+            GuestException(_text(name, 256), _text(message, 16_384), _text(stack, 16_384), _ms(at))
+        )
+    return logs, exceptions, found.get("o") == "exception"
 
 
 def _rows(value: Any, width: int) -> list[list[Any]]:

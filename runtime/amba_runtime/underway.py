@@ -9,7 +9,7 @@ from typing import Protocol
 
 from amba_runtime import limits
 from amba_runtime.clock import Clock, SystemClock
-from amba_runtime.outcome import Ended, Tell
+from amba_runtime.outcome import Ended
 from amba_runtime.trace import Hop
 from amba_runtime.turnstile import Gate
 
@@ -21,13 +21,11 @@ class Underway(Protocol):
         request_id: unique among those in flight.
         started_s: on the clock's monotonic time.
         hop: its place in a trace; None while nobody asked, which is the start of one.
-        heard: console lines told before there was an answer; None while there are none.
     """
 
     request_id: str
     started_s: float
     hop: Hop | None
-    heard: Tell | None
 
     @property
     def begun(self) -> bool:

@@ -45,7 +45,7 @@ from amba_runtime.engine.base import Isolate, QueueMessage
 from amba_runtime.engine.workerd.engine import WorkerdEngine, find_workerd
 from amba_runtime.limits import FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import Action, Breach, Ended, Event, Outcome, Tell
+from amba_runtime.outcome import Action, Breach, Ended, Event, Outcome
 from amba_runtime.slot import Slot
 from amba_runtime.supervisor import Watchdog
 from amba_runtime.trace import Hop
@@ -160,7 +160,6 @@ class _Event:
         self.request_id = request_id
         self.started_s = started_s
         self.hop: Hop | None = None
-        self.heard: Tell | None = None
         self.begun = False
         self.lasting = False
         self.event = True

@@ -157,11 +157,63 @@ def test_lines_before_there_is_an_answer_are_told_with_it() -> None:
         engine.isolates[0].late("socket", lines("now"))
         slot.invocations.clear()
         assert ear.late == [("socket", [["now"]])]
-        assert slow.heard is not None
-        assert [line.message for line in slow.heard.logs] == [["one"], ["two"]]
+        for answered in (invocation("slow", slot), invocation("slow", slot)):
+            answered.tell = lines("three")
+            journal.add(answered)
+            journal.flush()
+        first, second = ear.told
+        assert first.tell == lines("one", "two", "three")
+        assert second.tell == lines("three")
         await slot.retire(drain_s=0)
 
     asyncio.run(main())
+
+
+def test_only_so_much_is_kept_of_those_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """limits.JOURNAL_EARLY_BYTES: who has waited longest is told at once, and none is lost."""
+    said = Tell.unread('{"l": [["log", 1, ["x"]]]}').size
+    early = replace(limits.JOURNAL_EARLY_BYTES, value=3 * said)
+    monkeypatch.setattr(limits, "JOURNAL_EARLY_BYTES", early)
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, ear.lately)
+        engine = FakeEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        for round_ in "xy":
+            for name in "abc":
+                slot.invocations[name] = Flying(name)
+                word = f'{{"l": [["log", 1, ["{round_}"]]]}}'
+                engine.isolates[0].late(name, Tell.unread(word))
+        assert ear.late == [("a", [["x"], ["y"]]), ("b", [["x"], ["y"]])]
+        journal.add(invocation("c", slot))
+        journal.flush()
+        assert ear.told[0].tell == Tell([LogLine("log", ["x"], 1), LogLine("log", ["y"], 1)])
+        slot.invocations.clear()
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+
+
+def test_lines_that_nobody_can_tell_fail_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither whoever wrote them nor the next who is told."""
+
+    def broken(slot: Slot, request_id: str, tell: Tell) -> None:
+        raise OSError("the pipe is closed")
+
+    async def main() -> None:
+        journal, ear = Journal(), Ear()
+        journal.listen(ear.batch, broken)
+        journal.listen(ear.batch, broken, pieces=True)
+        journal.listen(ear.batch, ear.lately)
+        engine = FakeEngine({"hello": hello})
+        slot = await slot_on(engine, journal)
+        engine.isolates[0].late("a", lines("x"))
+        assert ear.late == [("a", [["x"]])]
+        await slot.retire(drain_s=0)
+
+    asyncio.run(main())
+    assert caplog.text.count("lines of a could not be told") == 2
 
 
 def test_much_is_told_a_piece_at_a_time() -> None:
@@ -170,16 +222,17 @@ def test_much_is_told_a_piece_at_a_time() -> None:
     much = Tell([LogLine("log", [n], 0) for n in range(3 * most + 1)])
 
     async def main() -> None:
-        journal, ear = Journal(), Ear()
-        journal.listen(ear.batch, ear.lately)
+        journal, ear, whole = Journal(), Ear(), Ear()
         turn, turns, all_said = itertools.count(), list[int](), asyncio.Event()
 
         def late(slot: Slot, request_id: str, tell: Tell) -> None:
+            ear.lately(slot, request_id, tell)
             turns.append(next(turn))
             if len(turns) == 3:
                 all_said.set()
 
-        journal.listen(ear.batch, late)
+        journal.listen(ear.batch, late, pieces=True)
+        journal.listen(whole.batch, whole.lately)
         others = asyncio.create_task(go_on(turn))
         engine = FakeEngine({"hello": hello})
         slot = await slot_on(engine, journal)
@@ -191,17 +244,20 @@ def test_much_is_told_a_piece_at_a_time() -> None:
         others.cancel()
         first, second, third = turns
         assert second - first > 1 < third - second
-        assert one.tell is not None
-        said = [line.message for line in one.tell.logs] + [m for _, ms in ear.late for m in ms]
+        [told] = ear.told
+        assert told.tell is not None
+        said = [line.message for line in told.tell.logs] + [m for _, ms in ear.late for m in ms]
         assert said == [[n] for n in range(3 * most + 1)]
+        assert whole.told[0].tell == much
         for name in "bc":
             other = invocation(name, slot)
             other.tell = much
             journal.add(other)
         engine.isolates[0].late("d", much)
-        assert len(ear.late) == 4  # the first piece of the last
+        assert len(ear.late) == 3 + 1  # the first piece of the last
         journal.flush()
-        assert len(ear.late) == 4 + 3 + 3 + 3
+        assert len(ear.late) == 3 + 4 + 3 + 3
+        assert [(name, len(lines)) for name, lines in whole.late] == [("d", 3 * most + 1)]
         await slot.retire(drain_s=0)
 
     asyncio.run(main())
@@ -214,14 +270,19 @@ def test_only_so_many_pieces_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         journal, ear = Journal(), Ear()
-        journal.listen(ear.batch, ear.lately)
+        journal.listen(ear.batch, ear.lately, pieces=True)
         engine = FakeEngine({"hello": hello})
         slot = await slot_on(engine, journal)
         for name in "abc":
             engine.isolates[0].late(name, much)
         assert len(ear.late) == 12 - 5
+        answered = invocation("d", slot)
+        answered.tell = much
+        journal.add(answered)
+        await asyncio.wait_for(ear.heard.wait(), 5)
+        assert len(ear.late) >= 12 + 3 - 5
         journal.flush()
-        assert [name for name, _ in ear.late] == [*"aaaabbbbcccc"]
+        assert [name for name, _ in ear.late] == [*"aaaabbbbccccddd"]
         await slot.retire(drain_s=0)
 
     asyncio.run(main())

@@ -293,23 +293,6 @@ def test_late_lines_join_their_event_while_nobody_has_read_it() -> None:
     staged(body)
 
 
-def test_pieces_of_one_invocation_are_made_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """limits.LOG_PIECES: however often a guest adds, its lines stay in order and within bounds."""
-    _with(monkeypatch, "LOG_PIECES", 3)
-    _with(monkeypatch, "LOG_LINES", 8)
-
-    async def body(stage: Stage) -> None:
-        slot = stage.slot()
-        one = stage.invoked(slot, tell=lines("0"))
-        stage.journal.flush()
-        for n in range(1, 12):
-            stage.journal.late(slot, one, lines(str(n)))
-        [event] = (await stage.read()).events
-        assert [line["Message"] for line in event["Logs"]] == [[str(n)] for n in range(8)]
-
-    staged(body)
-
-
 def _with(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
     old: Limit = getattr(limits, name)
     monkeypatch.setattr(limits, name, Limit(value, old.unit, old.bounds, old.source))

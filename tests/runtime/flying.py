@@ -7,7 +7,7 @@ from typing import cast
 
 from amba_runtime.callers import Callers
 from amba_runtime.limits import FunctionLimits
-from amba_runtime.outcome import Ended, Tell
+from amba_runtime.outcome import Ended
 from amba_runtime.trace import Hop
 from amba_runtime.underway import Underway
 
@@ -18,7 +18,6 @@ class Invocation:
 
     request_id: str
     hop: Hop | None = None
-    heard: Tell | None = None
     started_s: float = 0.0
     begun: bool = False
     lasting: bool = False

@@ -184,13 +184,32 @@ def test_extend_stops_at_the_same_caps() -> None:
     assert (tell.logs[0].level, tell.exceptions[0].name) == ("first", "first")
 
 
+def test_what_came_in_parts_is_read_in_order() -> None:
+    """Kept as text until somebody asks; what was read already stays before it."""
+
+    def part(word: str) -> Tell:
+        return Tell.unread(json.dumps({"l": [["log", 1, [word]]], "e": [THROWN]}))
+
+    tell = part("one")
+    tell.extend(part("two"))
+    tell.extend(Tell([LogLine("log", ["three"], 1)], threw=True))
+    tell.extend(part("four"))
+    tell.extend(Tell.unread("no JSON"))
+    assert [line.message for line in tell.logs] == [["one"], ["two"], ["three"], ["four"]]
+    assert (len(tell.exceptions), tell.threw) == (3, True)
+    read = part("five")
+    assert read == _parse({"l": [["log", 1, ["five"]]], "e": [THROWN]})
+    assert repr(read) == repr(Tell(read.logs, read.exceptions))
+    assert read != "five"
+
+
 def test_extend_stops_at_bytes() -> None:
     """Few lines may be large: what came in parts is bounded as a whole."""
     tell = Tell()
     large = _parse({"l": [["log", 1, ["x" * 1_000_000]]]})
     for _ in range(9):
         tell.extend(large)
-    assert len(tell.logs) == limits.LOG_TOLD_BYTES.value // large.size == 4
+    assert len(tell.logs) == limits.LOG_TOLD_BYTES.value // large.size == 2
 
 
 def test_two_tells_share_nothing() -> None:

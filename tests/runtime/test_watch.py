@@ -14,7 +14,7 @@ from amba_runtime.clock import ManualClock
 from amba_runtime.engine.fake import FakeEngine, FakeIsolate, FakeRequest, FakeResponse
 from amba_runtime.limits import MIB, FunctionLimits
 from amba_runtime.manifest import Bundle, FunctionName, Manifest, ProjectId
-from amba_runtime.outcome import Action, Breach, Ended, Outcome, Tell
+from amba_runtime.outcome import Action, Breach, Ended, Outcome
 from amba_runtime.slot import Slot
 from amba_runtime.supervisor import Watchdog
 from amba_runtime.trace import Hop
@@ -33,7 +33,6 @@ class Invocation:
     lasting: bool = False
     event: bool = False
     hop: Hop | None = None
-    heard: Tell | None = None
     ends: list[Ended] = field(default_factory=lambda: list[Ended]())
 
     def end(self, ended: Ended) -> None:

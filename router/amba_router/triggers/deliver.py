@@ -151,7 +151,6 @@ class Delivery:
         self.slot = slot
         self.hop: Hop | None = None
         self._tell = Tell()
-        self.heard: Tell | None = self._tell
         self.ended: Ended | None = None
         self.started_s = clock.monotonic_s()
         self._kind = kind

@@ -65,7 +65,7 @@ class Invocation {
   full = false;
   answered = false;
   flushing = false;
-  watched = false;
+  watched = 0; // when its timer was set
   id = null;
   fetches = 0;
   open = 0;
@@ -161,7 +161,7 @@ function add(invocation, kind, json) {
   invocation.size += json.length;
   invocation[kind] = invocation[kind] === "" ? json : invocation[kind] + "," + json;
   if (invocation.answered) flushSoon(invocation);
-  else if (!invocation.watched) watch(invocation);
+  else watch(invocation);
 }
 
 function collect(level, args) {
@@ -240,12 +240,18 @@ async function flush(invocation) {
 // One that has no answer yet may never have one: what it has said so far is told all the same, so
 // that the host knows it when it gives up. Holds nothing up: an answer does not wait for this.
 function watch(invocation) {
-  if (invocation.log === null) return;
-  invocation.watched = true;
-  later(() => {
-    invocation.watched = false;
-    if (!invocation.answered) keepAlive(invocation.ctx, post(invocation));
-  }, UNANSWERED_MS);
+  const at = now();
+  // a timer ends with the invocation that it was set in, which may be another one
+  if (invocation.log === null || at - invocation.watched < 10 * UNANSWERED_MS) return;
+  invocation.watched = at;
+  try {
+    later(() => {
+      invocation.watched = 0;
+      if (!invocation.answered) keepAlive(invocation.ctx, post(invocation));
+    }, UNANSWERED_MS);
+  } catch {
+    // too many timers: the next line may have one
+  }
 }
 
 let nativeWaitUntil = null;

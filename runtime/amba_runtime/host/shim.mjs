@@ -64,8 +64,8 @@ function settle(env, ctx) {
   if (changed !== null) guestEnv = { ...guestEnv, ...changed };
 }
 
-async function sendLog(label, body) {
-  const headers = { __proto__: null, "amba-run-invocation": label };
+async function sendLog(name, body) {
+  const headers = { __proto__: null, "amba-run-invocation": name };
   await apply(logFetch, logService, ["http://log/", { __proto__: null, method: "POST", headers, body }]);
 }
 
@@ -181,14 +181,17 @@ async function wait(promise, invocation) {
 
 function nothing() {}
 
-// Events have no response to carry a header: lines go over the log socket under a label that
-// the host made, before the event is reported as done.
-const callers = { __proto__: null }; // by label, of events that are about to be delivered
+// Events have no response to carry a header: lines go over the log socket under the name that
+// the host gave, before the event is reported as done.
+const callers = { __proto__: null }; // by label, names of events that are about to be delivered
 
 async function event(label, ctx, call) {
-  const invocation = new Invocation(label, ctx, sendLog);
-  invocation.id = callers[label] ?? "";
-  delete callers[label];
+  const coming = callers[label];
+  const name = coming?.name ?? "";
+  if (coming?.next === undefined) delete callers[label];
+  else callers[label] = coming.next;
+  const invocation = new Invocation(name, ctx, sendLog);
+  invocation.id = name;
   return run(invocation, async () => {
     try {
       await call();
@@ -283,7 +286,8 @@ export class AmbaControl extends WorkerEntrypoint {
   }
   // The name that an event goes by, told before it comes.
   coming(label, caller) {
-    callers[label] = caller;
+    // two at once may have one label: a schedule's slot, and the same one fired by hand
+    callers[label] = { __proto__: null, name: caller, next: callers[label] };
     return {};
   }
   pending() {

@@ -31,7 +31,7 @@ class Control:
         self._client = client
         self._callers = callers
         self._tell = tell
-        self._labels: dict[str, list[Tell]] = {}
+        self._events: dict[str, Tell] = {}  # by the names that we gave them
 
     def close(self) -> None:
         """End its connections. Idempotent."""
@@ -73,16 +73,13 @@ class Control:
         await self.ask("/ping")
 
     async def _deliver(self, label: str, path: str, members: str, tell: Tell) -> Event:
-        # two at once may have one label: a schedule's slot, and the same one fired by hand
-        self._labels.setdefault(label, []).append(tell)
-        try:
-            with self._callers.event() as caller:
+        with self._callers.event() as caller:
+            self._events[caller] = tell
+            try:
                 ours = f'"label":{_text(label)},"caller":{_text(caller)}'
                 result = await self.ask(path, f"{{{members},{ours}}}")
-        finally:
-            left = [other for other in self._labels.pop(label) if other is not tell]
-            if left:
-                self._labels[label] = left
+            finally:
+                del self._events[caller]
         try:
             outcome = Outcome(str(result.get("outcome")))
         except ValueError:
@@ -134,13 +131,13 @@ class Control:
 
     async def late(self, request: wire.Request) -> wire.Response:
         """Console lines that were written after their invocation was answered."""
-        label = (request.header(b"amba-run-invocation") or b"").decode("latin-1")
-        tell = Tell.parse(await request.read(limits.LOG_POST_BYTES.value))
-        waiting = self._labels.get(label)
-        if waiting:
-            waiting[0].extend(tell)
+        name = (request.header(b"amba-run-invocation") or b"").decode("latin-1")
+        tell = Tell.unread(await request.read(limits.LOG_POST_BYTES.value))
+        event = self._events.get(name)
+        if event is not None:
+            event.extend(tell)
         else:
-            self._tell(label, tell)
+            self._tell(name, tell)
         return wire.Response(204)
 
 
