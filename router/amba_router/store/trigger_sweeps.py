@@ -185,15 +185,16 @@ def schedule_newest(c: Connection) -> dict[tuple[str, str], int]:
     return {(row[0], row[1]): int(row[2]) for row in rows}
 
 
-def schedule_interrupt(c: Connection, *, alone: bool, now_ms: int) -> list[Interrupted]:
+def schedule_interrupt(c: Connection, owner: str, *, alone: bool, now_ms: int) -> list[Interrupted]:
     """End the slots whose owners are no more.
 
     Args:
+        owner: whoever asks, and may have begun some since its start.
         alone: nobody else has this database: all that are under way are theirs. Otherwise those
             that began so long ago that nobody can be at them.
     """
     table = schedule_slots
-    where: list[ColumnElement[bool]] = [table.c.ended_ms.is_(None)]
+    where: list[ColumnElement[bool]] = [table.c.ended_ms.is_(None), table.c.owner != owner]
     if not alone:
         where.append(table.c.began_ms < now_ms - limits.SCHEDULE_STALE_MS.value)
     rows = c.execute(

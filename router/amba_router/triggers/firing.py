@@ -71,7 +71,7 @@ class Firings:
         self._deliverer = deliverer
         self._store = store
         self._clock = clock
-        self._owner = owner
+        self.owner = owner
 
     async def fire(self, firing: Firing) -> bool:
         """Until it has ended; False when its schedule is gone. Raises Unclaimed; nothing began."""
@@ -104,7 +104,7 @@ class Firings:
             if schedule_rows.find(scope, entry.schedule.id) is None:
                 return False
             return schedule_rows.skip(
-                scope, entry.schedule.id, firing.slot_ms, owner=self._owner, now_ms=now_ms
+                scope, entry.schedule.id, firing.slot_ms, owner=self.owner, now_ms=now_ms
             )
 
         try:
@@ -117,7 +117,7 @@ class Firings:
         from amba_router.store.schedule_rows import Claim
 
         entry = firing.entry
-        id_, slot_ms, owner = entry.schedule.id, firing.slot_ms, self._owner
+        id_, slot_ms, owner = entry.schedule.id, firing.slot_ms, self.owner
 
         def work(scope: Scoped) -> Claim:
             now_ms = time_ms(self._clock)
@@ -178,7 +178,7 @@ class Firings:
                 scope,
                 firing.entry.schedule.id,
                 firing.slot_ms,
-                owner=self._owner,
+                owner=self.owner,
                 now_ms=time_ms(self._clock),
                 outcome=ending.outcome,
                 error=ending.error,

@@ -156,12 +156,21 @@ class Queues:
 
     async def _resume_all(self, resumed: Sequence[Key]) -> None:
         """What a resume that was cut off left behind; nobody waits for it."""
-        for project_id, queue in resumed:
-            try:
-                await self.resume(project_id, queue)
-            except Exception:  # the others' come back all the same, this one's at its next resume
-                logger.exception("the queue %s of %s was not resumed", queue, project_id)
-            self.wake(project_id, queue)
+        left = list(resumed)
+        for _ in range(limits.QUEUE_RESUMES.value):
+            left = [key for key in left if not await self._resumed(key)]
+            if not left:
+                return
+            await self._clock.sleep(limits.QUEUE_TROUBLE_S.value)
+
+    async def _resumed(self, key: Key) -> bool:
+        try:
+            await self.resume(*key)
+        except Exception:  # the others' come back all the same, this one's a little later
+            logger.exception("the queue %s of %s was not resumed", key[1], key[0])
+            return False
+        self.wake(*key)
+        return True
 
     async def stop(self, *, grace_s: float) -> None:
         """No new deliveries; those under way may end, or are cut off. Idempotent."""

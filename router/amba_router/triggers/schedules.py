@@ -209,7 +209,8 @@ class Schedules:
             return
         firing = Firing(entry, slot_ms)
         if entry.busy:
-            self._background.spawn(self.firings.skip(firing))
+            if not entry.failures:  # else it may come to be this one's turn: see `_put_back`
+                self._background.spawn(self.firings.skip(firing))
             return
         entry.busy = True
         self._turns.add(entry.project_id, firing)
@@ -243,9 +244,7 @@ class Schedules:
         if firing.again:  # it is in no heap
             self._turns.add(entry.project_id, firing)
             return True
-        late_ms = self._now_ms() - firing.slot_ms
-        if entry.schedule.missed == "skip" and late_ms > limits.SCHEDULE_LATE_MS.value:
-            return False
+        # where a later one is due by now, that one's turn it is; how late is too late `_due` knows
         self._table.set_due(entry, firing.slot_ms)
         self._woken.set()
         return True
@@ -324,7 +323,7 @@ class Schedules:
             newest = await database.read(trigger_sweeps.schedule_newest)
             again = await database.write(
                 lambda c: trigger_sweeps.schedule_interrupt(
-                    c, alone=self._alone, now_ms=time_ms(self._clock)
+                    c, self.firings.owner, alone=self._alone, now_ms=time_ms(self._clock)
                 )
             )
         if self._changes != before and self._loaded:

@@ -800,6 +800,37 @@ def test_a_resume_that_was_cut_off_is_finished(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_a_resume_that_fails_at_the_start_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk for a while: nothing stays put aside in a queue that is active."""
+
+    async def work(lab: Lab) -> None:
+        lab.function()
+        await lab.bind(status="paused")
+        await lab.send(1)
+        await lab.queues.rest()
+        await lab.hold()
+        real, fails = lab.store.write_in_steps, 2
+
+        async def full(*args: Any, **more: Any) -> int:
+            nonlocal fails
+            fails -= 1
+            if fails >= 0:
+                raise UserError(UserCode.DISK_FULL, "no space is left")
+            return await real(*args, **more)
+
+        monkeypatch.setattr(lab.store, "write_in_steps", full)
+        await lab.restart()
+        while await lab.jobs():  # in the background
+            await lab.clock.advance(limits.QUEUE_TROUBLE_S.value)
+            await lab.barrier()
+        await lab.queues.rest()
+        assert (lab.bodies(), fails) == ([1], -1)
+
+    run(tmp_path, work)
+
+
 def test_a_wake_opens_what_is_not_open(tmp_path: Path) -> None:
     """A dev server's queues begin with the first send."""
 

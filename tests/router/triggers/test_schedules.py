@@ -504,7 +504,10 @@ def test_whose_runs_a_start_takes_for_dead(
             schedule = await stage.add(id_, missed, "0 0 1 1 *", missed=missed, told=False)
             claim = partial(schedule_rows.claim, id_=schedule, slot_ms=T0, owner="dead", now_ms=T0)
             assert await stage.store.write(id_, claim) is Claim.OURS
-        work = partial(trigger_sweeps.schedule_interrupt, alone=alone, now_ms=T0 + age_ms)
+        now_ms = T0 + age_ms
+        ours = partial(trigger_sweeps.schedule_interrupt, owner="dead", alone=alone, now_ms=now_ms)
+        assert await stage.state.database.write(ours) == []
+        work = partial(ours, owner="us")
         found = await stage.state.database.write(work)
         assert [one.slot_ms for one in found] == [T0] * expected
         assert sorted(one.again for one in found) == [False, True][:expected]
@@ -513,9 +516,9 @@ def test_whose_runs_a_start_takes_for_dead(
         assert len(left) == expected // 2
         for one in left:
             once_more = partial(schedule_rows.claim_again, id_=one.schedule_id, slot_ms=T0)
-            for owner, ours in (("a", True), ("b", False)):
+            for owner, first in (("a", True), ("b", False)):
                 at_once = partial(once_more, owner=owner, now_ms=T0)
-                assert await stage.store.write(id_, at_once) is ours
+                assert await stage.store.write(id_, at_once) is first
             assert not any(one.again for one in await stage.state.database.write(work))
 
     on_stage(tmp_path, body)
@@ -784,11 +787,19 @@ def test_a_full_disk_delays_and_does_not_lose(
     on_stage(tmp_path, body)
 
 
-@pytest.mark.parametrize(("missed", "outage_s", "times"), [
-    ("skip", 40, 1), ("skip", 100, 0), ("run_once", 100, 1), ("run_once", 1000, 1),
+@pytest.mark.parametrize(("cron", "missed", "outage_s", "fired_s"), [
+    ("0 * * * *", "skip", 40, [0]), ("0 * * * *", "skip", 100, []),
+    ("0 * * * *", "run_once", 100, [0]), ("0 * * * *", "run_once", 1000, [0]),
+    # the minute that came due meanwhile is not too late, and not skipped for the one before it
+    ("* * * * *", "skip", 70, [60, 120]),
 ])  # fmt: skip
 def test_a_store_that_fails_for_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missed: str, outage_s: int, times: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cron: str,
+    missed: str,
+    outage_s: int,
+    fired_s: list[int],
 ) -> None:
     """A slot that cannot be claimed is put back while it is not missed; with run_once, anyway."""
 
@@ -796,7 +807,7 @@ def test_a_store_that_fails_for_longer(
         assert isinstance(stage.clock, ManualClock)
         id_ = await stage.project()
         stage.function(id_, "f")
-        await stage.add(id_, "f", "0 * * * *", missed=missed)
+        await stage.add(id_, "f", cron, missed=missed)
         await stage.settle()
         store = stage.ticker.firings._store  # pyright: ignore[reportPrivateUsage]
 
@@ -813,7 +824,8 @@ def test_a_store_that_fails_for_longer(
             for _ in range(20):
                 await stage.state.database.in_thread(lambda: None)
         await stage.settle()
-        assert [at for *_, at in stage.engine.heard] == [T0 + 3_600_000] * times
+        fired = [at for *_, at in stage.engine.heard]
+        assert fired == [T0 + (3600 + at) * 1000 for at in fired_s]
 
     on_stage(tmp_path, body)
 
