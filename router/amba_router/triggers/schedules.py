@@ -72,6 +72,8 @@ class Schedules:
         self._stamp: tuple[int, int, int] | None = None
         self._changes = 0
         """Of the table, from here: who reads it anew sees that it was overtaken."""
+        self._changed: set[tuple[str, str]] | None = None
+        """What changed while it is read: what was read of these is old. None: nobody reads."""
         self._seen = (clock.time_s(), clock.monotonic_s())
 
     def open(self) -> None:
@@ -126,15 +128,20 @@ class Schedules:
 
     def put(self, project_id: str, schedule: Schedule) -> None:
         """This one is new, or has other settings."""
-        self._changes += 1
+        self._note(project_id, schedule.id)
         self._put(project_id, schedule)
         self.open()
         self._woken.set()
 
     def drop(self, project_id: str, schedule_id: str) -> None:
         """This one is no more; what it is at goes on to its end."""
-        self._changes += 1
+        self._note(project_id, schedule_id)
         self._table.drop(project_id, schedule_id)
+
+    def _note(self, project_id: str, schedule_id: str) -> None:
+        self._changes += 1
+        if self._changed is not None:
+            self._changed.add((project_id, schedule_id))
 
     # by hand
 
@@ -312,6 +319,13 @@ class Schedules:
             await self._clock.sleep(limits.SCHEDULE_REFRESH_S.value)
 
     async def _load(self, stamp: tuple[int, int, int]) -> None:
+        self._changed = set()
+        try:
+            await self._load_all(stamp, self._changed)
+        finally:
+            self._changed = None
+
+    async def _load_all(self, stamp: tuple[int, int, int], changed: set[tuple[str, str]]) -> None:
         from amba_router.store import trigger_sweeps
 
         database = (await self._states.state()).database
@@ -331,7 +345,8 @@ class Schedules:
         known = {(project_id, schedule.id) for project_id, schedule in found}
         for count, (project_id, schedule) in enumerate(found):
             last_ms = None if self._loaded else schedule.updated_ms
-            self._put(project_id, schedule, newest.get((project_id, schedule.id), last_ms))
+            if (project_id, schedule.id) not in changed:
+                self._put(project_id, schedule, newest.get((project_id, schedule.id), last_ms))
             if count % limits.SCHEDULE_BATCH.value == 0:
                 await asyncio.sleep(0)
         if self._changes == before:

@@ -830,6 +830,37 @@ def test_a_store_that_fails_for_longer(
     on_stage(tmp_path, body)
 
 
+def test_a_first_look_that_was_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was deleted while it read does not come back with what it had read."""
+
+    async def body(stage: Stage) -> None:
+        await stage.until(lambda: stage.ticker.loaded)
+        id_ = await stage.project()
+        stage.function(id_, "f")
+        gone = await stage.add(id_, "f", "* * * * *", told=False)
+        await stage.add(id_, "f", "0 0 1 1 *", told=False)
+        await stage.ticker.close()
+        stage.start()
+        real = stage.state.database.read
+
+        async def overtaken(work: Any) -> Any:
+            found = await real(work)
+            if work is trigger_sweeps.schedule_all:
+                await stage.store.write(id_, lambda s: schedule_rows.drop(s, [gone]))
+                stage.ticker.drop(id_, gone)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.state.database, "read", overtaken)
+            stage.ticker.open()
+            await stage.until(lambda: stage.ticker.loaded)
+        assert stage.ticker.known == 1
+        await stage.steps(60)
+        assert stage.engine.heard == []
+
+    on_stage(tmp_path, body)
+
+
 def test_nothing_is_polled(tmp_path: Path) -> None:
     """Ten thousand schedules that are not due: two looks a minute, and no more (Must show 6)."""
 
